@@ -1,0 +1,1 @@
+"""cpumap: libvirt CPU definitions, translated into explicit QEMU CPUs that hold."""

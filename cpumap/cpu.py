@@ -1,0 +1,193 @@
+"""The frozen values that flow through cpumap. No I/O, no third-party import."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NewType
+
+FeatureName = NewType("FeatureName", str)
+"""A CPU feature as libvirt spells it (`pclmuldq`)."""
+
+PropertyName = NewType("PropertyName", str)
+"""A CPU property as QEMU's object model spells it (`pclmulqdq`)."""
+
+Value = bool | int | str
+"""What a CPU property holds, typed as QMP types it."""
+
+Accel = Literal["kvm", "tcg"]
+Mode = Literal["custom", "host-model", "host-passthrough", "maximum"]
+Match = Literal["minimum", "exact", "strict"]
+Check = Literal["none", "partial", "full"]
+Fallback = Literal["allow", "forbid"]
+Policy = Literal["force", "require", "optional", "disable", "forbid"]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Where a CPU is looked at: one QEMU, one machine type, one accelerator."""
+
+    qemu: str
+    """QEMU's version, `7.2.22`."""
+    arch: str
+    machine: str
+    """The machine type, aliases resolved: `pc-q35-7.2`."""
+    accel: Accel
+
+
+@dataclass(frozen=True, slots=True)
+class FeaturePolicy:
+    """One `<feature policy= name=>`."""
+
+    name: FeatureName
+    policy: Policy
+    line: int = 0
+    """Line in the input, 0 when it has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """`<cache level= mode=>`."""
+
+    mode: Literal["emulate", "passthrough", "disable"]
+    level: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MaxPhysAddr:
+    """`<maxphysaddr mode= bits= limit=>`; bits and limit in address bits."""
+
+    mode: Literal["emulate", "passthrough"]
+    bits: int | None = None
+    limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """`<topology>`; counts."""
+
+    sockets: int = 1
+    dies: int = 1
+    cores: int = 1
+    threads: int = 1
+    clusters: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Property:
+    """One CPU property, and where its value comes from ("model Haswell-v1", "policy disable", "hyperv", …)."""
+
+    name: PropertyName
+    value: Value
+    origin: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CpuRequest:
+    """What was asked for, read from a domain XML, a `<cpu>` element or a `-cpu` string. Nothing in it is decided."""
+
+    arch: str = "x86_64"
+    accel: Accel = "kvm"
+    machine: str | None = None
+    """The machine type as written, which may be an alias (`q35`); None when the input names none."""
+    emulator: str | None = None
+    mode: Mode | None = None
+    """None: no `<cpu>` (or one without mode and model): the machine type's default CPU."""
+    model: str | None = None
+    match: Match | None = None
+    check: Check | None = None
+    fallback: Fallback = "allow"
+    migratable: bool | None = None
+    deprecated_features: bool | None = None
+    vendor: str | None = None
+    """libvirt's vendor name (`Intel`), from `<vendor>`."""
+    vendor_id: str | None = None
+    """The 12 characters of `<model vendor_id=>`."""
+    features: tuple[FeaturePolicy, ...] = ()
+    cache: Cache | None = None
+    maxphysaddr: MaxPhysAddr | None = None
+    topology: Topology | None = None
+    vcpus: int = 1
+    """The maximum number of vCPUs (`<vcpu>`)."""
+    settings: tuple[Property, ...] = ()
+    """What the rest of the domain (hyperv, kvm, pmu, timers, …) or a `-cpu` string sets, in QEMU's names, in order."""
+    where: str = ""
+    """`file:line` of the CPU definition, for messages."""
+
+
+@dataclass(frozen=True, slots=True)
+class CpuModel:
+    """A model name and properties on top of it, as QMP's CpuModelInfo."""
+
+    name: str
+    props: Mapping[PropertyName, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """One machine type as query-machines describes it."""
+
+    name: str
+    alias: str | None = None
+    default_cpu: str | None = None
+    """The default CPU's typename, `qemu64-x86_64-cpu`."""
+    deprecated: bool = False
+    is_default: bool = False
+    cpu_max: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """One CPU model as query-cpu-definitions describes it under one machine type."""
+
+    name: str
+    typename: str
+    alias_of: str | None = None
+    migration_safe: bool = False
+    static: bool = False
+    deprecated: bool = False
+    unavailable: tuple[str, ...] = ()
+    """QMP's unavailable-features: property names (or `kvm`-like pseudo names) that keep it from running here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Realised:
+    """A CPU that QEMU has really made: every readable property, and what was filtered out of it."""
+
+    properties: Mapping[PropertyName, Value]
+    filtered: tuple[str, ...] = ()
+    """Property names of the features that host or accelerator took away (QOM filtered-features)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expansion:
+    """What a CPU is in one Context: QEMU's answers, unjudged."""
+
+    context: Context
+    model: CpuModel
+    """What was expanded; the name has its alias resolved (`Haswell` → `Haswell-v1`)."""
+    definition: Definition
+    static: Mapping[PropertyName, Value]
+    """query-cpu-model-expansion type=static: canonical feature names and the few others QEMU counts as the ABI."""
+    full: Mapping[PropertyName, Value]
+    """query-cpu-model-expansion type=full: every property the CPU object can show."""
+    realised: Mapping[PropertyName, Value]
+    """The same after realize, with nothing filtered: levels, phys-bits and the like as they end up."""
+    unavailable: tuple[str, ...] = ()
+    """Features this CPU asks for that cannot be given in this Context (property names)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExplicitCpu:
+    """A CPU that names everything: the model to start from, and every property with its origin."""
+
+    context: Context
+    request: CpuRequest
+    model: str
+    """The model the properties stand on: a versioned name, or `base`/`custom`."""
+    typename: str
+    properties: tuple[Property, ...]
+    """Sorted by name; no name twice."""
+    enforce: bool = True
+    notes: tuple[str, ...] = ()
+    """What a person should know (features off because they were never there, enforce left out, …)."""

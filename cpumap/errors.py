@@ -1,0 +1,51 @@
+"""The errors of cpumap: one class per stage, each with the exit code the command line answers with."""
+
+from __future__ import annotations
+
+
+class CpumapError(Exception):
+    """Anything cpumap refuses or cannot do; `exit_code` is what the command line exits with."""
+
+    exit_code = 2
+
+
+class InputError(CpumapError):
+    """What was given cannot be read or makes no sense; says `file:line` where there is one."""
+
+    def __init__(self, message: str, where: str = "") -> None:
+        super().__init__(f"{where}: {message}" if where else message)
+        self.where = where
+
+
+class DomainError(InputError):
+    """A domain XML, `<cpu>` element or `-cpu` string that cannot be read."""
+
+
+class CpuMapError(InputError):
+    """A CPU map (cpu_map.xml or an index.xml directory) that cannot be read."""
+
+
+class CpuidError(InputError):
+    """CPUID or MSR data that cannot be read."""
+
+
+class UnknownName(InputError):
+    """A CPU model, feature, property or machine type that nobody here knows."""
+
+
+class ResolveError(CpumapError):
+    """A CPU that was asked for but cannot be given: the answer is no."""
+
+    exit_code = 1
+
+
+class Drift(CpumapError):
+    """An explicit CPU that would not stay the same where it is to run: the answer is no."""
+
+    exit_code = 1
+
+
+class SourceError(CpumapError):
+    """QEMU, libvirt or the file system failed to answer."""
+
+    exit_code = 3
