@@ -155,8 +155,8 @@ class Realised:
     """A CPU that QEMU has really made: every readable property, and what was filtered out of it."""
 
     properties: Mapping[PropertyName, Value]
-    filtered: tuple[str, ...] = ()
-    """Property names of the features that host or accelerator took away (QOM filtered-features)."""
+    filtered: Mapping[str, str] = field(default_factory=dict)
+    """The features that host or accelerator cannot give: property name → QEMU's own words for the bit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +173,8 @@ class Expansion:
     """query-cpu-model-expansion type=full: every property the CPU object can show."""
     realised: Mapping[PropertyName, Value]
     """The same after realize, with nothing filtered: levels, phys-bits and the like as they end up."""
-    unavailable: tuple[str, ...] = ()
-    """Features this CPU asks for that cannot be given in this Context (property names)."""
+    unavailable: Mapping[str, str] = field(default_factory=dict)
+    """Features this CPU asks for that cannot be given in this Context: property name → QEMU's words for the bit."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,208 @@
+"""A QEMU asked directly: one that is started for the question, or one that runs already."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from cpumap.cpu import Accel, CpuModel, Definition, Machine, PropertyName, Realised, Value
+from cpumap.errors import SourceError, UnknownName
+from cpumap.qmp import CommandFailed, Session
+from cpumap.render import cpu_arguments
+from cpumap.sources import ExpansionType
+
+_SESSIONS_KEPT = 2
+_LACK = re.compile(
+    r"doesn't support requested feature: (?P<words>(?:CPUID|MSR)\S*?\.(?P<name>[a-z0-9_.-]+) \[bit \d+\])"
+)
+_UNKNOWN = re.compile(r"CPU model '.*' not found|[Pp]roperty '.*' not found|unable to find CPU model")
+
+
+class QemuSource:
+    """A QEMU binary; one paused process per machine type, the last two kept, and one per realised CPU."""
+
+    def __init__(self, binary: str | Path, accel: Accel = "tcg", *, timeout: float = 30.0) -> None:
+        self.binary = str(binary)
+        self.accel: Accel = accel
+        self._timeout = timeout
+        self._sessions: dict[str, Session] = {}
+        bare = self._session("none")
+        self.version = _version(bare.execute("query-version"))
+        self.arch: str = bare.execute("query-target")["arch"]
+        self.label = f"QEMU {self.version} ({self.binary})"
+        self._machines = _machines(bare.execute("query-machines"))
+
+    def machines(self) -> tuple[Machine, ...]:
+        return self._machines
+
+    def definitions(self, machine: str) -> tuple[Definition, ...]:
+        return _definitions(self._session(machine), self.arch)
+
+    def expand(self, machine: str, model: CpuModel, kind: ExpansionType) -> Mapping[PropertyName, Value]:
+        return _expand(self._session(machine), model, kind)
+
+    def expand_many(
+        self, machine: str, models: Iterable[CpuModel], kind: ExpansionType
+    ) -> list[Mapping[PropertyName, Value]]:
+        """The expansions of many models, asked for in one pipeline."""
+        answers = self._session(machine).pipeline(_expansion_command(model, kind) for model in models)
+        return [answer["model"]["props"] for answer in answers]
+
+    def realise(self, machine: str, model: CpuModel, *, unfiltered: bool = True) -> Realised:
+        with self.start(machine, model, unfiltered=unfiltered) as session:
+            return read_realised(session)
+
+    def start(self, machine: str, model: CpuModel, *, unfiltered: bool = True) -> Session:
+        """A session with a paused QEMU that has made this CPU, nothing filtered out of it if so wished."""
+        forced = {PropertyName("x-force-features"): True} if unfiltered else {}
+        arguments = cpu_arguments(model.name, f"{model.name}-{self.arch}-cpu", {**model.props, **forced})
+        return self._started([*self._machine(machine), *arguments])
+
+    def _session(self, machine: str) -> Session:
+        session = self._sessions.pop(machine, None) or self._started(self._machine(machine))
+        self._sessions[machine] = session
+        while len(self._sessions) > _SESSIONS_KEPT:
+            self._sessions.pop(next(iter(self._sessions))).close()
+        return session
+
+    def _machine(self, machine: str) -> list[str]:
+        return ["-machine", f"{machine},accel={self.accel}"]
+
+    def _started(self, arguments: list[str]) -> Session:
+        try:
+            return Session.start(self.binary, arguments, timeout=self._timeout)
+        except SourceError as err:
+            if _UNKNOWN.search(str(err)):
+                raise UnknownName(str(err)) from err
+            if "-machine help" in str(err) or "unsupported machine type" in str(err):
+                raise UnknownName(f"{self.binary} has no machine type {arguments[1].partition(',')[0]!r}") from err
+            raise
+
+    def close(self) -> None:
+        for session in self._sessions.values():
+            session.close()
+        self._sessions.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class AttachedSource:
+    """A QEMU that runs already, reached through its QMP socket: one machine type, one CPU, never ended by us."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.version = _version(session.execute("query-version"))
+        self.arch: str = session.execute("query-target")["arch"]
+        self.accel: Accel = "kvm" if session.execute("query-kvm")["enabled"] else "tcg"
+        self.machine: str = session.execute("qom-get", path="/machine", property="type").removesuffix("-machine")
+        self.label = f"running QEMU {self.version} ({session.label})"
+
+    def machines(self) -> tuple[Machine, ...]:
+        return _machines(self._session.execute("query-machines"))
+
+    def definitions(self, machine: str) -> tuple[Definition, ...]:
+        self._must_be(machine)
+        return _definitions(self._session, self.arch)
+
+    def expand(self, machine: str, model: CpuModel, kind: ExpansionType) -> Mapping[PropertyName, Value]:
+        self._must_be(machine)
+        return _expand(self._session, model, kind)
+
+    def realise(self, machine: str, model: CpuModel, *, unfiltered: bool = True) -> Realised:
+        self._must_be(machine)
+        own = self.running()
+        typename = own.properties[PropertyName("type")]
+        if model.props or typename != f"{model.name}-{self.arch}-cpu":
+            raise SourceError(f"{self.label} can only show its own CPU ({typename}), not make a {model.name}")
+        return own
+
+    def running(self) -> Realised:
+        """The CPU that its guest has now."""
+        return read_realised(self._session)
+
+    def _must_be(self, machine: str) -> None:
+        if machine != self.machine:
+            raise UnknownName(f"{self.label} runs machine type {self.machine}, and cannot answer for {machine}")
+
+    def close(self) -> None:
+        self._session.close()
+
+
+def read_realised(session: Session) -> Realised:
+    """The first vCPU of a QEMU: every readable scalar property, and what it says was filtered."""
+    path = session.execute("query-cpus-fast")[0]["qom-path"]
+    listed = session.execute("qom-list", path=path)
+    names = [entry["name"] for entry in listed if not entry["type"].startswith(("link<", "child<"))]
+    values = session.answers(("qom-get", {"path": path, "property": name}) for name in names)
+    properties = {
+        PropertyName(name): value
+        for name, value in zip(names, values, strict=True)
+        if isinstance(value, bool | int | str)
+    }
+    return Realised(properties, lacking(session.warnings()))
+
+
+def lacking(warnings: Iterable[str]) -> dict[str, str]:
+    """Property name → words, of every feature that QEMU's warnings say cannot be given.
+
+    QEMU 5.2 to 10.0 write `CPUID.07H:EBX.avx2 [bit 5]`, 11.1 `CPUID[eax=07h,ecx=00h].EBX.avx2 [bit 5]`.
+    """
+    found = (_LACK.search(line) for line in warnings)
+    return {match["name"]: match["words"] for match in found if match}
+
+
+def _version(answer: Mapping[str, Any]) -> str:
+    qemu = answer["qemu"]
+    return f"{qemu['major']}.{qemu['minor']}.{qemu['micro']}"
+
+
+def _machines(answer: Iterable[Mapping[str, Any]]) -> tuple[Machine, ...]:
+    return tuple(
+        Machine(
+            name=entry["name"],
+            alias=entry.get("alias"),
+            default_cpu=entry.get("default-cpu-type"),
+            deprecated=entry.get("deprecated", False),
+            is_default=entry.get("is-default", False),
+            cpu_max=entry["cpu-max"],
+        )
+        for entry in sorted(answer, key=lambda entry: str(entry["name"]))
+        if entry["name"] != "none"
+    )
+
+
+def _definitions(session: Session, arch: str) -> tuple[Definition, ...]:
+    return tuple(
+        Definition(
+            name=entry["name"],
+            typename=entry.get("typename", f"{entry['name']}-{arch}-cpu"),
+            alias_of=entry.get("alias-of"),
+            migration_safe=entry.get("migration-safe", False),
+            static=entry.get("static", False),
+            deprecated=entry.get("deprecated", False),
+            unavailable=tuple(entry.get("unavailable-features", ())),
+        )
+        for entry in sorted(session.execute("query-cpu-definitions"), key=lambda entry: str(entry["name"]))
+    )
+
+
+def _expansion_command(model: CpuModel, kind: ExpansionType) -> tuple[str, dict[str, object]]:
+    info: dict[str, object] = {"name": model.name}
+    if model.props:
+        info["props"] = dict(model.props)
+    return "query-cpu-model-expansion", {"type": kind, "model": info}
+
+
+def _expand(session: Session, model: CpuModel, kind: ExpansionType) -> Mapping[PropertyName, Value]:
+    name, arguments = _expansion_command(model, kind)
+    try:
+        props: Mapping[PropertyName, Value] = session.execute(name, **arguments)["model"]["props"]
+    except CommandFailed as err:
+        raise (UnknownName(str(err)) if _UNKNOWN.search(str(err)) else err) from err
+    return props
