@@ -23,6 +23,15 @@ Fallback = Literal["allow", "forbid"]
 Policy = Literal["force", "require", "optional", "disable", "forbid"]
 
 
+PER_INSTANCE = frozenset(
+    {
+        "apic-id", "core-id", "die-id", "hotpluggable", "hotplugged", "memory", "module-id", "node-id", "realized",
+        "socket-id", "thread-id", "tsc-frequency", "type", "x-force-features",
+    }
+)  # fmt: skip
+"""Properties of one vCPU in one running machine (or of how it was asked for), not of a CPU model."""
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """Where a CPU is looked at: one QEMU, one machine type, one accelerator."""

@@ -1,0 +1,344 @@
+"""One QEMU's models and machine types, asked for once and written down as differences that a person can read."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from cpumap.cpu import PER_INSTANCE, CpuModel, Definition, Machine, PropertyName
+from cpumap.errors import SourceError
+from cpumap.sources.qemu import QemuSource
+from cpumap.sources.recorded import NOT_RECORDED, SCHEMA, Layer, derived_definition, with_spellings
+
+Progress = Callable[[str, int, int], None]
+"""Told what is being asked, how much of it is done, and how much there is."""
+
+Facts = dict[str, Any]
+ByModel = dict[str, Facts]
+
+
+@dataclass
+class _Answers:
+    """Everything one QEMU said. Facts of a machine type are kept as differences from the first one asked."""
+
+    vendors: Mapping[str, str]
+    machines: list[Machine] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+    """Machine type → why QEMU would not start it."""
+    first: ByModel = field(default_factory=dict)
+    changes: dict[str, ByModel] = field(default_factory=dict)
+    definition: dict[str, ByModel] = field(default_factory=dict)
+    static: list[str] = field(default_factory=list)
+    on: ByModel = field(default_factory=dict)
+    """Feature → what else switching it on in `base` sets."""
+    off: ByModel = field(default_factory=dict)
+    """Feature → what else switching it off sets in a `base` that has all features on."""
+    lacking: dict[str, str] = field(default_factory=dict)
+    """Feature that the accelerator cannot give → QEMU's words for its bit."""
+
+    def full(self, machine: str) -> ByModel:
+        """model → every property, as QEMU said under this machine type."""
+        return {m: _present({**self.first[m], **change}) for m, change in self.changes[machine].items()}
+
+
+def record(source: QemuSource, vendors: Mapping[str, str], progress: Progress = lambda *_: None) -> Facts:
+    """The recording of this QEMU: its answers, factorised, checked to give every one of them back.
+
+    `vendors` gives the vendor to name for a model under KVM, which would otherwise take this host's.
+    Errors: `SourceError` when QEMU fails, or when the recording would not be lossless.
+    """
+    answers = _Answers(vendors)
+    _ask_machines(source, answers, progress)
+    _ask_effects(source, answers)
+    stored = _stored(source, answers)
+    stored["realised"] = _factorise(_realised(source, answers, stored, progress), stored)
+    _check_lossless(source, stored, answers)
+    return stored
+
+
+def _stored(source: QemuSource, answers: _Answers) -> Facts:
+    spellings = _spellings(answers)
+    stored: Facts = {
+        "schema": SCHEMA,
+        "qemu": source.version,
+        "arch": source.arch,
+        "accel": source.accel,
+        "machines": {m.name: _machine_facts(m, _tables(answers)) for m in answers.machines},
+        "refused": answers.refused,
+        "static": answers.static,
+        "spellings": spellings,
+        "effects": {"on": _unspelled(answers.on, spellings), "off": _unspelled(answers.off, spellings)},
+        "lacking": answers.lacking,
+    }
+    tables = _table_names(stored)
+    definition = {t: _underived(source, answers, t) for t in tables}
+    stored["like"] = _likes(definition[tables[0]])
+    stored["definition"] = _factorise(definition, stored)
+    stored["full"] = _factorise({t: _unspelled(answers.full(t), spellings) for t in tables}, stored)
+    return stored
+
+
+def _ask_machines(source: QemuSource, answers: _Answers, progress: Progress) -> None:
+    listed = _newest_first(source.machines())
+    for count, machine in enumerate(listed, 1):
+        progress("machine types", count, len(listed))
+        answers.machines.append(machine)
+        try:
+            definitions = source.definitions(machine.name)
+        except SourceError as err:
+            answers.refused[machine.name] = str(err)
+            continue
+        models = [_asked(source, answers, d.name) for d in definitions if _recordable(source, d)]
+        full: ByModel = dict(_expanded(source, machine.name, models))
+        answers.first = answers.first or full
+        answers.static = answers.static or _static_names(source, machine.name, models)
+        answers.changes[machine.name] = {n: _difference(answers.first[n], props) for n, props in full.items()}
+        answers.definition[machine.name] = {d.name: _definition_facts(d) for d in definitions}
+
+
+def _expanded(source: QemuSource, machine: str, models: Sequence[CpuModel]) -> Iterable[tuple[str, Facts]]:
+    answers = source.expand_many(machine, models, "full")
+    return ((model.name, {str(n): v for n, v in props.items()}) for model, props in zip(models, answers, strict=True))
+
+
+def _recordable(source: QemuSource, definition: Definition) -> bool:
+    return definition.name not in NOT_RECORDED or (source.accel == "tcg" and definition.name == "max")
+
+
+def _asked(source: QemuSource, answers: _Answers, model: str) -> CpuModel:
+    named = source.accel == "kvm" and answers.vendors.get(model)
+    return CpuModel(model, {PropertyName("vendor"): answers.vendors[model]} if named else {})
+
+
+def _newest_first(machines: Iterable[Machine]) -> list[Machine]:
+    """Versioned q35 types from the newest on, then the rest: the first is what all are compared with."""
+
+    def key(machine: Machine) -> tuple[bool, list[int], str]:
+        family, _, version = machine.name.rpartition("-")
+        numbers = [-int(part) for part in version.split(".") if part.isdigit()]
+        return family != "pc-q35", numbers, machine.name
+
+    return sorted(machines, key=key)
+
+
+def _static_names(source: QemuSource, machine: str, models: Sequence[CpuModel]) -> list[str]:
+    shown = source.expand_many(machine, models, "static")
+    if any(set(props) != set(shown[0]) for props in shown):
+        raise SourceError(f"{source.label}: static expansions of {machine} do not all show the same properties")
+    return sorted(shown[0])
+
+
+def _definition_facts(definition: Definition) -> Facts:
+    return {
+        "typename": definition.typename,
+        "alias_of": definition.alias_of,
+        "migration_safe": definition.migration_safe,
+        "static": definition.static,
+        "deprecated": definition.deprecated,
+        "unavailable": sorted(definition.unavailable),
+    }
+
+
+def _underived(source: QemuSource, answers: _Answers, table: str) -> ByModel:
+    """What a recording must say of each definition, the rest being derived when it is read."""
+    full = answers.full(table)
+    found = {}
+    for name, facts in answers.definition[table].items():
+        kept = dict(facts)
+        if source.accel == "kvm" or name not in full:
+            del kept["unavailable"]
+        derived = derived_definition(name, source.arch, full.get(name, {}), answers.lacking)
+        found[name] = {key: value for key, value in kept.items() if value != derived[key]}
+    return found
+
+
+def _ask_effects(source: QemuSource, answers: _Answers) -> None:
+    machine = next(iter(answers.changes))
+    base = answers.first["base"]
+    switches = [name for name, value in sorted(base.items()) if isinstance(value, bool) and name not in PER_INSTANCE]
+    everything = {PropertyName(name): True for name in answers.static if isinstance(base[name], bool)}
+    whole = {str(n): v for n, v in source.expand(machine, CpuModel("base", everything), "full").items()}
+    ones = source.expand_many(machine, [CpuModel("base", {PropertyName(s): True}) for s in switches], "full")
+    less = source.expand_many(
+        machine, [CpuModel("base", {**everything, PropertyName(s): False}) for s in switches], "full"
+    )
+    answers.on = _others(switches, base, ones)
+    answers.off = _others(switches, whole, less)
+    if source.accel == "tcg":
+        answers.lacking = dict(sorted(source.realise(machine, CpuModel("base", everything)).filtered.items()))
+
+
+def _others(switches: Sequence[str], before: Facts, answers: Sequence[Mapping[PropertyName, Any]]) -> ByModel:
+    found = {}
+    for switch, after in zip(switches, answers, strict=True):
+        effect = _difference(before, {str(n): v for n, v in after.items() if n != switch})
+        effect.pop(switch, None)
+        if effect:
+            found[switch] = effect
+    return found
+
+
+def _spellings(answers: _Answers) -> dict[str, str]:
+    """Another spelling → the canonical name: switching either switches the other, and static shows only one."""
+    return {
+        other: name
+        for name in answers.static
+        for other in answers.on.get(name, {})
+        if other not in answers.static and answers.on[name][other] is True and name in answers.on.get(other, {})
+    }
+
+
+def _unspelled(facts: Mapping[str, Facts], spellings: Mapping[str, str]) -> ByModel:
+    kept = {
+        m: {n: v for n, v in known.items() if n not in spellings} for m, known in facts.items() if m not in spellings
+    }
+    return {model: known for model, known in kept.items() if known}
+
+
+def _difference(before: Facts, after: Facts) -> Facts:
+    """What must be put over `before` to get `after`; None takes a fact away."""
+    gone = dict.fromkeys(sorted(before.keys() - after.keys()))
+    return {**gone, **{name: value for name, value in after.items() if not _same(before.get(name), value)}}
+
+
+def _same(a: object, b: object) -> bool:
+    return a == b and type(a) is type(b)
+
+
+def _present(facts: Facts) -> Facts:
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def _tables(answers: _Answers) -> dict[str, str]:
+    """Machine type → the first machine type that shows exactly the same CPUs."""
+    seen: dict[str, str] = {}
+    return {
+        machine: seen.setdefault(json.dumps([changes, answers.definition[machine]], sort_keys=True), machine)
+        for machine, changes in answers.changes.items()
+    }
+
+
+def _table_names(stored: Facts) -> list[str]:
+    return list(dict.fromkeys(facts["table"] for facts in stored["machines"].values() if facts["table"]))
+
+
+def _machine_facts(machine: Machine, tables: Mapping[str, str]) -> Facts:
+    facts: Facts = {"table": tables.get(machine.name), "cpu_max": machine.cpu_max}
+    facts |= {"alias": machine.alias} if machine.alias else {}
+    facts |= {"default_cpu": machine.default_cpu} if machine.default_cpu else {}
+    return facts | {name: True for name in ("deprecated", "is_default") if getattr(machine, name)}
+
+
+def _likes(definition: ByModel) -> dict[str, str | None]:
+    """Model → the model it is described as a difference from: its alias target, the version before it, or `base`."""
+    found: dict[str, str | None] = {}
+    for name, facts in definition.items():
+        stem, dash, version = name.rpartition("-v")
+        before = f"{stem}-v{int(version) - 1}" if dash and version.isdigit() else ""
+        target = facts.get("alias_of") or (before if before in definition else "base")
+        found[name] = target if target in definition and name != "base" else None
+    return found
+
+
+def _factorise(answers: Mapping[str, ByModel], stored: Facts) -> Facts:
+    """Facts by machine type table and model, as a `Layer` stores them; the first table is what others change."""
+    newest, *rest = answers
+    first = answers[newest]
+    models = {
+        name: change
+        for name, facts in first.items()
+        if (change := _difference(first.get(stored["like"][name] or "", {}), facts)) or name not in stored["like"]
+    }
+    facts: Facts = {"models": models, "tables": {}}
+    layer = Layer(facts, stored["like"])
+    facts["tables"] = {table: change for table in rest if (change := _table_changes(layer, answers[table]))}
+    return facts
+
+
+def _table_changes(layer: Layer, answers: ByModel) -> Facts:
+    """What one table changes: for all models where most change alike, model by model for the rest."""
+    changes = {model: _difference(layer.facts(model, ""), facts) for model, facts in answers.items()}
+    kinds = Counter((name, json.dumps(value)) for change in changes.values() for name, value in change.items())
+    common: Facts = {}
+    for (name, value), count in kinds.most_common():
+        if name not in common and count > len(answers) / 2:
+            common[name] = json.loads(value)
+    proposed: Facts = {"all": common, "models": {}}
+    trial = Layer({"models": layer.stored["models"], "tables": {"": proposed}}, layer.like)
+    for model in sorted(answers, key=trial.depth):
+        if change := _difference(trial.facts(model, ""), answers[model]):
+            proposed["models"][model] = change
+    return {name: value for name, value in proposed.items() if value}
+
+
+def _realised(source: QemuSource, answers: _Answers, stored: Facts, progress: Progress) -> dict[str, ByModel]:
+    """What realize adds to the full expansion, asked under the newest and the oldest machine type.
+
+    Where the two agree it is taken to be the same between them; where they do not, every table is asked.
+    """
+    tables = _table_names(stored)
+    oldest = next((table for table in reversed(tables) if table.startswith("pc-i440fx-")), tables[-1])
+    oldest = min((t for t in tables if t.startswith("pc-i440fx-")), key=_release, default=oldest)
+
+    def ask(pair: tuple[str, str]) -> Facts:
+        table, model = pair
+        before = {**answers.first[model], **answers.changes[table][model]}
+        after = source.realise(table, _asked(source, answers, model)).properties
+        return {str(n): v for n, v in sorted(after.items()) if n not in PER_INSTANCE and not _same(before.get(n), v)}
+
+    def ask_all(pairs: list[tuple[str, str]]) -> None:
+        with ThreadPoolExecutor(2) as pool:
+            for count, ((table, model), facts) in enumerate(zip(pairs, pool.map(ask, pairs), strict=True), 1):
+                progress("realised CPUs", count, len(pairs))
+                found[table][model] = facts
+
+    found: dict[str, ByModel] = {table: {} for table in tables}
+    ends = list(dict.fromkeys([tables[0], oldest]))
+    ask_all([(table, model) for table in ends for model in answers.first])
+    unlike = [model for model in answers.first if found[ends[0]][model] != found[ends[-1]][model]]
+    ask_all([(table, model) for table in tables if table not in ends for model in unlike])
+    return {table: {**found[ends[0]], **facts} for table, facts in found.items()}
+
+
+def _release(machine: str) -> list[int]:
+    return [int(part) for part in machine.rpartition("-")[2].split(".") if part.isdigit()]
+
+
+def _check_lossless(source: QemuSource, stored: Facts, answers: _Answers) -> None:
+    """Errors: `SourceError` naming the first answer that the recording does not give back."""
+    full, definition = Layer(stored["full"], stored["like"]), Layer(stored["definition"], stored["like"])
+    for machine in answers.changes:
+        table = stored["machines"][machine]["table"]
+        for model, facts in answers.full(machine).items():
+            again = with_spellings(full.facts(model, table), stored["spellings"])
+            _must_equal(again, facts, f"the expansion of {model} under {machine}")
+        for model, facts in answers.definition[machine].items():
+            derived = derived_definition(model, source.arch, answers.full(machine).get(model, {}), answers.lacking)
+            again = {**derived, **definition.facts(model, table)}
+            if source.accel == "kvm" or model not in answers.first:
+                again["unavailable"] = facts["unavailable"]
+            _must_equal(again, facts, f"the definition of {model} under {machine}")
+
+
+def _must_equal(again: Facts, facts: Facts, what: str) -> None:
+    wrong = {name for name in again.keys() | facts.keys() if not _same(again.get(name), facts.get(name))}
+    if wrong:
+        raise SourceError(f"recording is not lossless: {what} loses {', '.join(sorted(wrong))}")
+
+
+def recording_text(stored: Facts) -> str:
+    """The recording as JSON text: one line for each model, machine type or feature."""
+    return _lines(stored, 0) + "\n"
+
+
+def _lines(value: Any, depth: int) -> str:
+    nested = isinstance(value, dict) and any(isinstance(inner, dict) for inner in value.values())
+    if depth and not nested:
+        return json.dumps(value, ensure_ascii=False)
+    margin = " " * (depth + 1)
+    inner = ",\n".join(f"{margin}{json.dumps(key)}: {_lines(v, depth + 1)}" for key, v in value.items())
+    return f"{{\n{inner}\n{' ' * depth}}}"

@@ -1,0 +1,213 @@
+"""Answers of one QEMU, recorded earlier: no QEMU needed to ask them again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from cpumap.cpu import Accel, CpuModel, Definition, Machine, PropertyName, Realised, Value
+from cpumap.data import data_path
+from cpumap.errors import SourceError, UnknownName
+from cpumap.sources import ExpansionType
+
+SCHEMA = "cpumap.expansions/1"
+NOT_RECORDED = frozenset({"max", "host"})
+"""Models that are whatever the host has (under tcg `max` is only what QEMU has, and recorded)."""
+
+_LEVELS = {"level": "min-level", "xlevel": "min-xlevel", "xlevel2": "min-xlevel2"}
+
+Facts = Mapping[str, Any]
+
+
+class Layer:
+    """One kind of fact about every (model, machine type table), stored as differences.
+
+    A model is described as its difference from the model it is `like` (its alias target, the version before it,
+    at last `base`), and a table by what it changes for all models and for single ones. JSON null takes a fact away.
+    """
+
+    def __init__(self, stored: Facts, like: Mapping[str, str | None]) -> None:
+        self.stored = stored
+        self.like = like
+
+    def facts(self, model: str, table: str) -> dict[str, Any]:
+        return {name: value for name, value in self._layered(model, table).items() if value is not None}
+
+    def depth(self, model: str) -> int:
+        """How many models stand between this one and its root."""
+        like = self.like[model]
+        return 0 if like is None else 1 + self.depth(like)
+
+    def _layered(self, model: str, table: str) -> dict[str, Any]:
+        like = self.like[model]
+        changes = self.stored["tables"].get(table, {})
+        below = changes.get("all", {}) if like is None else self._layered(like, table)
+        own = self.stored["models"].get(model, {})
+        merged = {**own, **below} if like is None else {**below, **own}
+        return {**merged, **changes.get("models", {}).get(model, {})}
+
+
+def with_spellings(facts: dict[str, Any], spellings: Mapping[str, str]) -> dict[str, Any]:
+    """The facts with every other spelling of a feature beside its canonical name."""
+    return {**facts, **{other: facts[name] for other, name in spellings.items() if name in facts}}
+
+
+def derived_definition(model: str, arch: str, full: Facts, lacking: Iterable[str]) -> dict[str, Any]:
+    """What a definition says unless the recording says otherwise; unavailable is what the accelerator lacks."""
+    return {
+        "typename": f"{model}-{arch}-cpu",
+        "alias_of": None,
+        "migration_safe": True,
+        "static": False,
+        "deprecated": False,
+        "unavailable": sorted(name for name in lacking if full.get(name) is True),
+    }
+
+
+class RecordedSource:
+    """A `Source` over one file of `data/expansions/`, or one that `cpumap record` wrote for the user."""
+
+    def __init__(self, path: Path) -> None:
+        stored = _read(path)
+        self._stored = stored
+        self.version: str = stored["qemu"]
+        self.arch: str = stored["arch"]
+        self.accel: Accel = stored["accel"]
+        self.label = f"recorded QEMU {self.version}"
+        self._lacking: Mapping[str, str] = stored["lacking"]
+        self._full, self._realised, self._definition = (
+            Layer(stored[kind], stored["like"]) for kind in ("full", "realised", "definition")
+        )
+        self._tables: dict[str, str] = {
+            name: entry["table"] for name, entry in stored["machines"].items() if entry["table"]
+        }
+
+    def machines(self) -> tuple[Machine, ...]:
+        return tuple(
+            Machine(name, **{key: value for key, value in entry.items() if key != "table"})
+            for name, entry in self._stored["machines"].items()
+        )
+
+    def definitions(self, machine: str) -> tuple[Definition, ...]:
+        table = self._table(machine)
+        return tuple(self._define(model, table) for model in self._stored["like"])
+
+    def expand(self, machine: str, model: CpuModel, kind: ExpansionType) -> Mapping[PropertyName, Value]:
+        full = self._changed(self._known(self._full, model, machine), model)
+        if kind == "full":
+            return full
+        return {name: full[name] for name in self._stored["static"]}
+
+    def realise(self, machine: str, model: CpuModel, *, unfiltered: bool = True) -> Realised:
+        if not unfiltered:
+            raise SourceError(f"{self.label} holds no host, so it cannot say what a host leaves of a CPU")
+        after = self._known(self._realised, model, machine)
+        given = {name: value for name, value in after.items() if name not in model.props}
+        properties = {**self.expand(machine, model, "full"), **given}
+        filtered = {n: words for n, words in self._lacking.items() if properties.get(PropertyName(n)) is True}
+        return Realised(properties, filtered)
+
+    def tables(self) -> dict[str, list[str]]:
+        """Machine types that show the same CPUs, by the one that stands for them."""
+        found: dict[str, list[str]] = {}
+        for machine, table in self._tables.items():
+            found.setdefault(table, []).append(machine)
+        return found
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+    def _table(self, machine: str) -> str:
+        if machine not in self._tables:
+            raise UnknownName(f"{self.label} has no machine type {machine!r}")
+        return self._tables[machine]
+
+    def _known(self, layer: Layer, model: CpuModel, machine: str) -> dict[PropertyName, Value]:
+        table = self._table(machine)
+        if model.name not in self._stored["like"]:
+            raise UnknownName(f"{self.label} has no CPU model {model.name!r}")
+        if model.name in NOT_RECORDED and model.name not in self._stored["full"]["models"]:
+            raise UnknownName(f"{model.name!r} is whatever its host has: {self.label} cannot say what that is")
+        facts = with_spellings(layer.facts(model.name, table), self._stored["spellings"])
+        return {PropertyName(name): value for name, value in facts.items()}
+
+    def _define(self, model: str, table: str) -> Definition:
+        full = self._full.facts(model, table) if self._lacking else {}
+        facts = {**derived_definition(model, self.arch, full, self._lacking), **self._definition.facts(model, table)}
+        return Definition(name=model, **{**facts, "unavailable": tuple(facts["unavailable"])})
+
+    def _changed(self, full: dict[PropertyName, Value], model: CpuModel) -> dict[PropertyName, Value]:
+        """What the properties asked for on top of a model do to it, dependants and levels included."""
+        if not model.props:
+            return full
+        unknown = [name for name in model.props if name not in full]
+        if unknown:
+            raise UnknownName(f"{self.label} has no CPU property {unknown[0]!r}")
+        canonical = {PropertyName(self._stored["spellings"].get(n, n)): value for n, value in model.props.items()}
+        on, off = self._stored["effects"]["on"], self._stored["effects"]["off"]
+        changed = {**full, **canonical}
+        for name, value in canonical.items():
+            if value is True:
+                changed |= _switches(on.get(name, {}), canonical)
+        for name in off:
+            if changed.get(PropertyName(name)) is False:
+                changed |= _switches(off[name], ())
+        changed |= _levels(full, changed, on, canonical)
+        again = with_spellings({str(n): v for n, v in changed.items()}, self._stored["spellings"])
+        return {PropertyName(name): value for name, value in again.items()}
+
+
+def _switches(effect: Facts, given: Iterable[str]) -> dict[PropertyName, Value]:
+    return {PropertyName(n): v for n, v in effect.items() if isinstance(v, bool) and n not in given}
+
+
+def _levels(
+    full: Mapping[PropertyName, Value],
+    changed: Mapping[PropertyName, Value],
+    effects: Mapping[str, Facts],
+    given: Iterable[str],
+) -> dict[PropertyName, Value]:
+    """The levels QEMU raises for features newly on; a level given outright stays."""
+    found: dict[PropertyName, Value] = {}
+    added = [name for name in effects if changed.get(PropertyName(name)) is True and full[PropertyName(name)] is False]
+    for level in (*_LEVELS, "level-func7"):
+        name = PropertyName(level)
+        needed = [effects[feature].get(level, 0) for feature in added]
+        if level in full and level not in given and full.get(PropertyName("full-cpuid-auto-level")):
+            found[name] = max([int(full[name]), *needed])
+    return found
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        stored = json.loads(path.read_bytes())
+    except OSError as err:
+        raise SourceError(f"{path}: {err.strerror}") from err
+    except ValueError as err:
+        raise SourceError(f"{path}: not a recording: {err}") from err
+    if not isinstance(stored, dict) or stored.get("schema") != SCHEMA:
+        raise SourceError(f"{path}: not a recording of `cpumap record` ({SCHEMA})")
+    return stored
+
+
+def recordings() -> list[Path]:
+    """The shipped recordings, oldest QEMU first."""
+    return sorted(data_path("expansions").glob("*.json"), key=lambda path: _release(path.name.partition("_")[0]))
+
+
+def find_recording(wanted: str, accel: Accel, arch: str = "x86_64") -> Path:
+    """The recording that a release (`7.2`, `10.0.13`) or a file name means. Errors: `UnknownName`."""
+    if "/" in wanted or wanted.endswith(".json"):
+        return Path(wanted)
+    for path in reversed(recordings()):
+        release, _, rest = path.stem.partition("_")
+        if rest == f"{arch}_{accel}" and (release == wanted or release.startswith(f"{wanted}.")):
+            return path
+    have = sorted({path.name.partition("_")[0] for path in recordings()}, key=_release)
+    raise UnknownName(f"no recording of QEMU {wanted} for {arch} and {accel}; there are {', '.join(have)}")
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())
