@@ -1,0 +1,236 @@
+"""A domain XML, a `<cpu>` element or a `-cpu` string becomes a `CpuRequest`: what was asked for, nothing decided."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from os import PathLike
+from typing import Any, get_args
+
+from cpumap.cpu import (
+    Accel,
+    Cache,
+    Check,
+    CpuRequest,
+    Fallback,
+    FeatureName,
+    FeaturePolicy,
+    Match,
+    MaxPhysAddr,
+    Mode,
+    Policy,
+    Topology,
+)
+from cpumap.cpu_option import parse_cpu_option
+from cpumap.domain_settings import domain_settings
+from cpumap.errors import DomainError
+from cpumap.xml_document import Document, c_integer, read_input
+
+WRAPPERS = ("domstatus", "domainsnapshot", "domaincheckpoint")
+"""Elements libvirt stores a `<domain>` in: a running guest's status, a snapshot, a checkpoint."""
+
+ACCELS: dict[str, Accel] = {"kvm": "kvm", "qemu": "tcg"}
+
+
+def parse_request(xml: bytes | str | PathLike[str], *, name: str = "") -> CpuRequest:
+    """What the input asks for; a path is read, bytes and text are the content itself.
+
+    Takes a `<domain>`, alone or in a `<domstatus>`, `<domainsnapshot>` or `<domaincheckpoint>`, a `<cpu>`, or a
+    `-cpu` string. `name` stands in messages, by default the path or `<stdin>`. `DomainError` says `file:line`;
+    `InputError` when a path cannot be read.
+    """
+    if isinstance(xml, PathLike):
+        return parse_request(read_input(xml), name=name or str(xml))
+    name = name or "<stdin>"
+    if not looks_like_xml(xml):
+        return parse_cpu_option(_decoded(xml, name), name=name)
+    document = Document.parse(xml, name, DomainError)
+    if document.root.tag == "cpu":
+        return _bare_cpu(document)
+    return _domain(document, domain_element(document))
+
+
+def looks_like_xml(data: bytes | str) -> bool:
+    """Whether the first character is `<`, in UTF-8, UTF-16 or UTF-32, after a byte order mark and white space."""
+    if isinstance(data, str):
+        return data.lstrip("\ufeff \t\r\n").startswith("<")
+    return data[:200].lstrip(b"\xef\xbb\xbf\xff\xfe\0 \t\r\n").startswith(b"<")
+
+
+def domain_element(document: Document) -> Any:
+    """The `<domain>` element of the document; of a snapshot the guest's state then, not its `<inactiveDomain>`."""
+    root = document.root
+    if root.tag == "domain":
+        return root
+    if root.tag not in WRAPPERS:
+        raise document.error(root, f"expected <domain>, <cpu> or one of <{'>, <'.join(WRAPPERS)}>, found <{root.tag}>")
+    domain = root.find("domain")
+    if domain is None or domain.find("os") is None:
+        raise document.error(root, f"no domain definition in <{root.tag}>")
+    return domain
+
+
+def _decoded(data: bytes | str, name: str) -> str:
+    if isinstance(data, str):
+        return data
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as err:
+        raise DomainError(f"neither XML nor a -cpu string: {err}", f"{name}:1") from err
+
+
+def _domain(document: Document, domain: Any) -> CpuRequest:
+    cpu = domain.find("cpu")
+    guest_type = domain.find("os/type")
+    request = CpuRequest(
+        accel=_accel(document, domain),
+        arch="x86_64" if guest_type is None else guest_type.get("arch") or "x86_64",
+        machine=None if guest_type is None else guest_type.get("machine") or None,
+        emulator=(domain.findtext("devices/emulator") or "").strip() or None,
+        settings=domain_settings(document, domain),
+        where=document.where(domain),
+    )
+    if cpu is not None:
+        request = _with_cpu(document, cpu, request)
+    vcpu = domain.find("vcpu")
+    return request if vcpu is None else replace(request, vcpus=_vcpus(document, vcpu))
+
+
+def _bare_cpu(document: Document) -> CpuRequest:
+    cpu = document.root
+    request = CpuRequest(arch=(cpu.findtext("arch") or "x86_64").strip())
+    return _with_cpu(document, cpu, request)
+
+
+def _accel(document: Document, domain: Any) -> Accel:
+    kind = domain.get("type")
+    if kind is None:
+        raise document.error(domain, "missing required attribute 'type' in element 'domain'")
+    if kind not in ACCELS:
+        raise document.error(domain, f"domain type '{kind}' is none of {', '.join(ACCELS)}: no QEMU CPU to translate")
+    return ACCELS[kind]
+
+
+def _vcpus(document: Document, vcpu: Any) -> int:
+    count = c_integer(vcpu.text or "1")
+    if not count:
+        raise document.error(vcpu, f"invalid number of vCPUs: '{vcpu.text}'")
+    return count
+
+
+def _with_cpu(document: Document, cpu: Any, request: CpuRequest) -> CpuRequest:
+    mode: Mode | None = document.choice(cpu, "mode", get_args(Mode))
+    model = cpu.find("model")
+    name = None if model is None else model.text or None
+    if mode is None and name is not None:
+        mode = "custom"
+    topology = _topology(document, cpu)
+    return replace(
+        request,
+        mode=None if mode == "custom" and name is None else mode,
+        model=name if mode in ("custom", "host-model") else None,
+        match=document.choice(cpu, "match", get_args(Match)),
+        check=document.choice(cpu, "check", get_args(Check)),
+        fallback=_fallback(document, model),
+        migratable=_migratable(document, cpu, mode),
+        deprecated_features=document.switch(cpu, "deprecated_features"),
+        vendor=_vendor(document, cpu, name),
+        vendor_id=_vendor_id(document, model),
+        features=_features(document, cpu, mode, name),
+        cache=_cache(document, cpu),
+        maxphysaddr=_maxphysaddr(document, cpu),
+        topology=topology,
+        vcpus=_product(topology),
+        where=document.where(cpu),
+    )
+
+
+def _migratable(document: Document, cpu: Any, mode: Mode | None) -> bool | None:
+    migratable = document.switch(cpu, "migratable")
+    if migratable is not None and mode not in ("host-passthrough", "maximum"):
+        raise document.error(cpu, "attribute migratable is only allowed for 'host-passthrough' / 'maximum' CPU mode")
+    return migratable
+
+
+def _fallback(document: Document, model: Any) -> Fallback:
+    fallback: Fallback | None = None if model is None else document.choice(model, "fallback", get_args(Fallback))
+    return fallback or "allow"
+
+
+def _vendor_id(document: Document, model: Any) -> str | None:
+    vendor_id: str | None = None if model is None else model.get("vendor_id")
+    if vendor_id is None:
+        return None
+    if len(vendor_id.encode()) != 12:
+        raise document.error(model, f"vendor_id must be exactly 12 characters long, not '{vendor_id}'")
+    if "," in vendor_id:
+        raise document.error(model, f"vendor_id cannot contain a comma: '{vendor_id}'")
+    return vendor_id
+
+
+def _vendor(document: Document, cpu: Any, model: str | None) -> str | None:
+    vendor = cpu.find("vendor")
+    name = None if vendor is None else vendor.text or None
+    if name is not None and model is None:
+        raise document.error(vendor, "CPU vendor specified without CPU model")
+    return name
+
+
+def _features(document: Document, cpu: Any, mode: Mode | None, model: str | None) -> tuple[FeaturePolicy, ...]:
+    elements = cpu.findall("feature")
+    if elements and model is None and mode in (None, "custom"):
+        raise document.error(elements[0], "non-empty feature list specified without CPU model")
+    features: dict[str, FeaturePolicy] = {}
+    for element in elements:
+        name = element.get("name")
+        if not name:
+            raise document.error(element, "invalid CPU feature name: it is missing or empty")
+        if name in features:
+            raise document.error(
+                element, f"CPU feature '{name}' specified more than once (first on line {features[name].line})"
+            )
+        policy: Policy | None = document.choice(element, "policy", get_args(Policy))
+        features[name] = FeaturePolicy(FeatureName(name), policy or "require", element.sourceline)
+    return tuple(features.values())
+
+
+def _cache(document: Document, cpu: Any) -> Cache | None:
+    elements = cpu.findall("cache")
+    if not elements:
+        return None
+    if len(elements) > 1:
+        raise document.error(elements[1], "at most one CPU cache element may be specified")
+    mode = document.choice(elements[0], "mode", ("emulate", "passthrough", "disable"), required=True)
+    return Cache(mode, document.number(elements[0], "level", low=1, high=3))
+
+
+def _maxphysaddr(document: Document, cpu: Any) -> MaxPhysAddr | None:
+    elements = cpu.findall("maxphysaddr")
+    if not elements:
+        return None
+    if len(elements) > 1:
+        raise document.error(elements[1], "at most one CPU maximum physical address bits element may be specified")
+    mode = document.choice(elements[0], "mode", ("emulate", "passthrough"), required=True)
+    return MaxPhysAddr(mode, document.number(elements[0], "bits"), document.number(elements[0], "limit"))
+
+
+def _topology(document: Document, cpu: Any) -> Topology | None:
+    element = cpu.find("topology")
+    if element is None:
+        return None
+
+    def count(attribute: str, required: bool = False) -> int:
+        return document.number(element, attribute, low=1, required=required) or 1
+
+    return Topology(
+        sockets=count("sockets", required=True),
+        dies=count("dies"),
+        cores=count("cores", required=True),
+        threads=count("threads", required=True),
+        clusters=count("clusters"),
+    )
+
+
+def _product(topology: Topology | None) -> int:
+    if topology is None:
+        return 1
+    return topology.sockets * topology.dies * topology.clusters * topology.cores * topology.threads
