@@ -1,0 +1,42 @@
+# cpumap: `make help` lists what there is. Nothing has to be installed or made before.
+.DEFAULT_GOAL := help
+python := .venv/bin/python
+export CPUMAP_QEMUS ?= $(HOME)/.cache/cpumap-qemus
+
+help: ## this list
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+run: ## the explicit CPU of the shipped example domains, or of DOMAIN=file.xml
+	@tools/run $(DOMAIN)
+
+test: ## everything: installs QEMUs, libvirtd and Python packages (Debian, Ubuntu), lints, runs every test
+	tools/setup-test
+	$(MAKE) --no-print-directory lint
+	tools/test
+
+check: venv lint ## lint, types and the tests that need no QEMU, libvirtd or KVM
+	$(python) -m pytest -q -m 'not live' $(ARGS)
+
+live: ## the tests on real QEMUs, libvirtd and KVM only
+	tools/setup-test
+	tools/test -m live $(ARGS)
+
+lint: venv
+	$(python) -m ruff check .
+	$(python) -m mypy
+
+venv:
+	@tools/venv test
+
+regenerate: venv ## rewrites the golden files in tests/cases and shows what changed
+	$(python) -m pytest -q tests/test_cases.py --regenerate
+
+record: venv ## records every QEMU in CPUMAP_QEMUS anew into data/expansions, tcg and kvm
+	tools/fetch-qemus
+	for qemu in "$$CPUMAP_QEMUS"/bin/qemu-*; do for accel in tcg kvm; do \
+	  $(python) -m cpumap record --qemu "$$qemu" --accel $$accel || exit; done; done
+
+bench: venv ## the ratios the README states, measured on this machine
+	$(python) tools/bench.py $(ARGS)
+
+.PHONY: help run test check live lint venv regenerate record bench
