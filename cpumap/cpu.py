@@ -26,7 +26,7 @@ Policy = Literal["force", "require", "optional", "disable", "forbid"]
 PER_INSTANCE = frozenset(
     {
         "apic-id", "core-id", "die-id", "hotpluggable", "hotplugged", "memory", "module-id", "node-id", "realized",
-        "socket-id", "thread-id", "tsc-frequency", "type", "x-force-features",
+        "socket-id", "start-powered-off", "thread-id", "tsc-frequency", "type", "x-force-features",
     }
 )  # fmt: skip
 """Properties of one vCPU in one running machine (or of how it was asked for), not of a CPU model."""
@@ -176,6 +176,9 @@ class Expansion:
     model: CpuModel
     """What was expanded; the name has its alias resolved (`Haswell` → `Haswell-v1`)."""
     definition: Definition
+    """Of the model as it was named, which may be an alias."""
+    asked: tuple[Property, ...]
+    """What the request sets on top of the model, in QEMU's names, with origins; `model.props` holds the values."""
     static: Mapping[PropertyName, Value]
     """query-cpu-model-expansion type=static: canonical feature names and the few others QEMU counts as the ABI."""
     full: Mapping[PropertyName, Value]

@@ -52,11 +52,14 @@ class QemuSource:
 
     def realise(self, machine: str, model: CpuModel, *, unfiltered: bool = True) -> Realised:
         with self.start(machine, model, unfiltered=unfiltered) as session:
-            return read_realised(session)
+            return _with_filtered(read_realised(session)) if unfiltered else read_realised(session)
 
     def start(self, machine: str, model: CpuModel, *, unfiltered: bool = True) -> Session:
-        """A session with a paused QEMU that has made this CPU, nothing filtered out of it if so wished."""
-        forced = {PropertyName("x-force-features"): True} if unfiltered else {}
+        """A session with a paused QEMU that has made this CPU; under tcg nothing is filtered out of it if so wished.
+
+        Under KVM the kernel refuses registers of features that the host has not, and QEMU aborts: never forced there.
+        """
+        forced = {PropertyName("x-force-features"): True} if unfiltered and self.accel == "tcg" else {}
         arguments = cpu_arguments(model.name, f"{model.name}-{self.arch}-cpu", {**model.props, **forced})
         return self._started([*self._machine(machine), *arguments])
 
@@ -132,6 +135,11 @@ class AttachedSource:
 
     def close(self) -> None:
         self._session.close()
+
+
+def _with_filtered(realised: Realised) -> Realised:
+    given_back = {PropertyName(name): True for name in realised.filtered if name in realised.properties}
+    return Realised({**realised.properties, **given_back}, realised.filtered)
 
 
 def read_realised(session: Session) -> Realised:
