@@ -25,7 +25,7 @@ Policy = Literal["force", "require", "optional", "disable", "forbid"]
 
 PER_INSTANCE = frozenset(
     {
-        "apic-id", "core-id", "die-id", "hotpluggable", "hotplugged", "memory", "module-id", "node-id", "realized",
+        "apic-id", "check", "core-id", "die-id", "enforce", "hotpluggable", "hotplugged", "memory", "module-id", "node-id", "realized",
         "socket-id", "start-powered-off", "thread-id", "tsc-frequency", "type", "x-force-features",
     }
 )  # fmt: skip

@@ -151,8 +151,9 @@ def _compiled(
 
 
 def _versioned(definition: Definition, definitions: Mapping[str, Definition]) -> str:
-    target = definition.alias_of
-    return target if target and target in definitions else definition.name
+    """The model's versioned name; machine types up to 4.0 say of no name that it is an alias, and mean version 1."""
+    target = definition.alias_of or f"{definition.name}-v1"
+    return target if target in definitions else definition.name
 
 
 def _known(

@@ -15,8 +15,8 @@ Unavailable = Literal["keep", "off"]
 IRREGULAR_SPELLINGS = {"sse3": "pni", "pclmuldq": "pclmulqdq", "ffxsr": "fxsr-opt", "i64": "lm", "xd": "nx"}
 """QEMU's second names of features that do not differ in punctuation alone (aliases in target/i386/cpu.c)."""
 
-NOT_NAMED = frozenset({"check", "enforce", "hv-passthrough"})
-"""They say what QEMU does while it makes a CPU, not what the CPU is."""
+NOT_NAMED = frozenset({"hv-passthrough"})
+"""It says what QEMU does while it makes a CPU; what comes of it is named instead."""
 
 HOST_MODELS = frozenset({"host", "max"})
 """Models that are whatever the host has: a CPU made from them stands on `base`, all of it named."""
@@ -160,7 +160,7 @@ def _standing_on(expansion: Expansion, choices: Choices, named: _Named) -> str:
         return name
     if own_caches and name not in HOST_MODELS:
         named.notes.append(
-            f"{name} has cache tables of its own, which no property describes: the CPU stands on it, not on {choices.base}"
+            f"{name} has cache tables of its own, which no property describes: it is kept instead of {choices.base}"
         )
         return name
     return choices.base

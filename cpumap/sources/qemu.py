@@ -59,8 +59,10 @@ class QemuSource:
 
         Under KVM the kernel refuses registers of features that the host has not, and QEMU aborts: never forced there.
         """
-        forced = {PropertyName("x-force-features"): True} if unfiltered and self.accel == "tcg" else {}
-        arguments = cpu_arguments(model.name, f"{model.name}-{self.arch}-cpu", {**model.props, **forced})
+        how = {PropertyName("check"): True}  # old machine types switch the warnings off
+        if unfiltered and self.accel == "tcg":
+            how[PropertyName("x-force-features")] = True
+        arguments = cpu_arguments(model.name, f"{model.name}-{self.arch}-cpu", {**model.props, **how})
         return self._started([*self._machine(machine), *arguments])
 
     def _session(self, machine: str) -> Session:
