@@ -72,7 +72,7 @@ class GuestCpu:
     """What a guest read."""
 
     cpuid: Mapping[LeafId, Registers]
-    """Every leaf and subleaf, on the boot processor."""
+    """Every leaf and subleaf, on the boot processor, but for subleaves other than 0 that are all 0."""
     msrs: Mapping[int, int | None] = field(default_factory=dict)
     """MSRs that describe the CPU, by number; None where reading faults (#GP, or #UD without MSRs)."""
     vcpus: tuple[Mapping[LeafId, Registers], ...] = ()
@@ -194,7 +194,7 @@ def _words(said: str | bytes | None) -> str:
 
 
 def _apic_id(view: Mapping[LeafId, Registers]) -> int:
-    return view[0x1, 0][1] >> 24
+    return view.get((0x1, 0), (0, 0, 0, 0))[1] >> 24  # `base` may end at leaf 0
 
 
 def _masked(cpuid: Mapping[LeafId, Registers], masks: Iterable[Mask]) -> dict[LeafId, Registers]:

@@ -2,7 +2,7 @@
 ;
 ; Ports: 0xE9 isa-debugcon (the records), 0x501 isa-debug-exit (status EXIT_STATUS), 0x510 fw_cfg (how many vCPUs).
 ; Output: records of six little-endian dwords
-;     leaf, subleaf, eax, ebx, ecx, edx      one CPUID
+;     leaf, subleaf, eax, ebx, ecx, edx      one CPUID; left out when the subleaf is not 0 and the registers are
 ;     number, MSR, low, MSR, number, high    one MSR
 ;     number, MSR_FAULT, …                   one MSR whose reading faults
 ;     ticket, VCPU, 0, 0, 0, 0               what follows, up to the next such record, was seen by another vCPU
@@ -178,33 +178,42 @@ read_leaf:
     push ecx
     mov eax, ebp
     cpuid
-    mov [edi], ebp
     call store_registers
-    pop dword [edi - RECORD + 4]
-    xchg eax, ecx                       ; eax: ECX, ecx: EAX
-    mov edx, esi                        ; dl: rule, dh: last subleaf
-    cmp dl, UNTIL_EAX
+    mov [edi - RECORD], ebp
+    or ebx, eax
+    or ebx, ecx
+    or ebx, edx
+    xchg eax, edx                       ; edx: EAX
+    pop eax                             ; the subleaf
+    mov [edi - RECORD + 4], eax
+    test eax, eax
+    jz .keep
+    test ebx, ebx
+    jnz .keep
+    sub edi, RECORD                     ; all zero
+.keep:
+    mov ebx, esi                        ; bl: rule, bh: last subleaf
+    cmp bl, UNTIL_EAX
     je .until_eax
-    cmp dl, UNTIL_LEVEL
+    cmp bl, UNTIL_LEVEL
     je .until_level
-    cmp dl, EAX_IS_LAST
+    cmp bl, EAX_IS_LAST
     jne .more
-    cmp ecx, 31
+    cmp edx, 31
     jbe .last
-    mov ecx, 31
+    mov edx, 31
 .last:
-    mov edx, ecx
-    shl edx, 8                          ; dl: LAST
+    shl edx, 8                          ; the rule from now on: UPTO
     mov esi, edx
     jmp .more
 .until_level:
-    mov cl, ah
+    mov dl, ch
 .until_eax:
-    and ecx, 0x1F
+    test dl, 0x1F
     jz .done
 .more:
-    mov ecx, [edi - RECORD + 4]
-    inc ecx
+    mov edx, esi
+    lea ecx, [eax + 1]
     cmp cl, dh
     jbe .subleaf
 .done:
