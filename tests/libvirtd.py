@@ -79,6 +79,5 @@ def _start(name: str) -> subprocess.Popen[bytes]:
     program = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin")
     if program is None:
         pytest.fail(f"{name} is not installed (tools/setup-test installs it)", pytrace=False)
-    return subprocess.Popen(
-        [program, "--timeout", str(IDLE)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen([program, "--timeout", str(IDLE)], stdin=quiet, stdout=quiet, stderr=quiet)
