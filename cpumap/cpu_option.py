@@ -32,7 +32,9 @@ def parse_cpu_option(text: str, *, name: str = "<stdin>") -> CpuRequest:
         raise DomainError("empty", where)
     if not MODEL.fullmatch(model):
         raise DomainError(f"neither XML nor a -cpu string: '{model[:40]}' is no CPU model name", where)
-    properties = {key: Property(PropertyName(key), value, "-global") for key, value in _globals(options, where)}
+    properties = {
+        key: Property(PropertyName(key), value, "-global") for _, key, value in cpu_globals(options["-global"], where)
+    }
     properties |= {key: Property(PropertyName(key), value, "-cpu") for key, value in _pieces(pieces, where).items()}
     mode = MODES.get(model, "custom")
     migratable = properties.pop("migratable", None) if mode != "custom" else None
@@ -83,13 +85,13 @@ def _pieces(pieces: list[str], where: str) -> dict[str, Value]:
     return assigned | plus | minus
 
 
-def _globals(options: dict[str, list[str]], where: str) -> Iterator[tuple[str, Value]]:
-    """The `driver.property=value` of CPU drivers; others are none of the CPU's."""
-    for text in options["-global"]:
+def cpu_globals(values: list[str], where: str) -> Iterator[tuple[str, str, Value]]:
+    """Driver, property and value of every `-global driver.property=value` for a CPU; others are none of the CPU's."""
+    for text in values:
         path, _, value = text.partition("=")
-        driver, _, key = path.rpartition(".")
+        driver, _, key = path.partition(".")
         if CPU_TYPENAME.fullmatch(driver):
-            yield _typed(_property_name(key, where), value, where)
+            yield driver, *_typed(_property_name(key, where), value, where)
 
 
 def _property_name(text: str, where: str) -> str:

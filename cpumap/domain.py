@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from os import PathLike
 from typing import Any, get_args
 
@@ -18,15 +19,15 @@ from cpumap.cpu import (
     MaxPhysAddr,
     Mode,
     Policy,
+    Property,
+    PropertyName,
     Topology,
 )
-from cpumap.cpu_option import parse_cpu_option
+from cpumap.cpu_option import cpu_globals, parse_cpu_option
+from cpumap.domain_layout import COMMANDLINE, QEMU_NAMESPACE, WRAPPERS
 from cpumap.domain_settings import domain_settings
 from cpumap.errors import DomainError
 from cpumap.xml_document import Document, c_integer, read_input
-
-WRAPPERS = ("domstatus", "domainsnapshot", "domaincheckpoint")
-"""Elements libvirt stores a `<domain>` in: a running guest's status, a snapshot, a checkpoint."""
 
 ACCELS: dict[str, Accel] = {"kvm": "kvm", "qemu": "tcg"}
 
@@ -92,7 +93,27 @@ def _domain(document: Document, domain: Any) -> CpuRequest:
     if cpu is not None:
         request = _with_cpu(document, cpu, request)
     vcpu = domain.find("vcpu")
-    return request if vcpu is None else replace(request, vcpus=_vcpus(document, vcpu))
+    if vcpu is not None:
+        request = replace(request, vcpus=_vcpus(document, vcpu))
+    commandline = domain.find(f"{{{QEMU_NAMESPACE}}}commandline")
+    return request if commandline is None else _with_commandline(document, commandline, request)
+
+
+def _with_commandline(document: Document, commandline: Any, request: CpuRequest) -> CpuRequest:
+    """The request with what `-global` arguments set on the CPU, except where libvirt's `-cpu` has its own say."""
+    arguments = [argument.get("value", "") for argument in commandline.findall(f"{{{QEMU_NAMESPACE}}}arg")]
+    if "-cpu" in arguments:
+        raise document.error(
+            commandline, "a -cpu of its own in <qemu:commandline> overrides <cpu>: state it in one place"
+        )
+    values = [value for option, value in pairwise(arguments) if option == "-global"]
+    said = {setting.name for setting in request.settings}
+    settings: dict[str, Property] = {}
+    for driver, key, value in cpu_globals(values, document.where(commandline)):
+        generic = driver.count("-") == 1
+        if key not in said and (generic or request.model in (None, driver.removesuffix("-cpu").rpartition("-")[0])):
+            settings[key] = Property(PropertyName(key), value, COMMANDLINE)
+    return replace(request, settings=(*request.settings, *settings.values()))
 
 
 def _bare_cpu(document: Document) -> CpuRequest:
