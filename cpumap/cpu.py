@@ -25,8 +25,9 @@ Policy = Literal["force", "require", "optional", "disable", "forbid"]
 
 PER_INSTANCE = frozenset(
     {
-        "apic-id", "check", "core-id", "die-id", "enforce", "hotpluggable", "hotplugged", "memory", "module-id", "node-id", "realized",
-        "socket-id", "start-powered-off", "thread-id", "tsc-frequency", "type", "x-force-features",
+        "apic-id", "check", "core-id", "die-id", "enforce", "hotpluggable", "hotplugged", "memory", "module-id",
+        "node-id", "realized", "socket-id", "start-powered-off", "thread-id", "tsc-frequency", "type",
+        "x-force-features",
     }
 )  # fmt: skip
 """Properties of one vCPU in one running machine (or of how it was asked for), not of a CPU model."""
@@ -200,6 +201,13 @@ class ExplicitCpu:
     typename: str
     properties: tuple[Property, ...]
     """Sorted by name; no name twice."""
+    features: frozenset[PropertyName] = frozenset()
+    """Those of the properties that are feature bits (QEMU takes `+f` and `-f` for them, libvirt `<feature>`)."""
     enforce: bool = True
     notes: tuple[str, ...] = ()
     """What a person should know (features off because they were never there, enforce left out, …)."""
+
+    @property
+    def values(self) -> dict[PropertyName, Value]:
+        """Property name → value, in order."""
+        return {prop.name: prop.value for prop in self.properties}

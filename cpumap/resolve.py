@@ -60,12 +60,14 @@ def resolve(request: CpuRequest, expansion: Expansion, choices: Choices = Choice
     keep = _keeps_unavailable(expansion, choices)
     _judge_unavailable(request, expansion, named, keep)
     model = _standing_on(expansion, choices, named)
+    chosen = tuple(_chosen(named, expansion, choices))
     return ExplicitCpu(
         context=expansion.context,
         request=request,
         model=model,
         typename=f"{model}-{_qemu_arch(expansion)}-cpu",
-        properties=tuple(_chosen(named, expansion, choices)),
+        properties=chosen,
+        features=frozenset(p.name for p in chosen if p.name in expansion.static and isinstance(p.value, bool)),
         enforce=not (keep and expansion.unavailable),
         notes=tuple(named.notes),
     )

@@ -1,0 +1,7 @@
+"""`python -m cpumap`."""
+
+import sys
+
+from cpumap.cli import main
+
+sys.exit(main())

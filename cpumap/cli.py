@@ -1,0 +1,96 @@
+"""The command line: which command, its arguments, and what it exits with."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import NamedTuple
+
+from cpumap.errors import CpumapError
+
+
+class Command(NamedTuple):
+    """A command: the module in cpumap.commands that has its `add_NAME` and `run_NAME`, and what it does."""
+
+    module: str
+    summary: str
+
+
+COMMANDS = {
+    "translate": Command("translate", "one domain XML becomes one explicit CPU"),
+    "expand": Command("inspect", "what a CPU model is, as QMP's CpuModelExpansionInfo"),
+    "dump": Command("inspect", "a -readconfig file that recreates a CPU"),
+    "models": Command("inspect", "the CPU models of a QEMU: aliases, deprecated, unusable and why"),
+    "machines": Command("inspect", "the machine types of a QEMU"),
+    "record": Command("record", "writes down one QEMU's models and machine types, to be asked without it"),
+}
+
+EXIT_CODES = """\
+exit codes:
+  0  done, or the answer is yes
+  1  the answer is no (incompatible, not runnable, differs, does not hold)
+  2  usage, or input that cannot be read
+  3  the source failed (QEMU, libvirt, file system)
+"""
+
+
+def parser(only: str | None = None) -> argparse.ArgumentParser:
+    """The argument parser; with `only`, just that command is filled in, so that no other is imported."""
+    top = argparse.ArgumentParser(
+        prog="cpumap",
+        description="Translates libvirt CPU definitions into explicit QEMU CPUs, and proves that they hold.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action=_Version, nargs=0, help="the version of cpumap")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, command in COMMANDS.items():
+        sub = commands.add_parser(
+            name,
+            help=command.summary,
+            description=command.summary[0].upper() + command.summary[1:] + ".",
+            epilog=EXIT_CODES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if only is None or only == name:
+            _function(name, "add")(sub)
+    return top
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        print(f"cpumap {version('cpumap')}")
+        parser.exit()
+
+
+def _function(name: str, verb: str) -> Callable[..., int]:
+    module = import_module(f"cpumap.commands.{COMMANDS[name].module}")
+    function: Callable[..., int] = getattr(module, f"{verb}_{name}")
+    return function
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command line; the exit code, as documented in `--help`."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    named = next((word for word in words if word in COMMANDS), None)
+    try:
+        arguments = parser(named or "").parse_args(words)
+        code = _function(arguments.command, "run")(arguments)
+        sys.stdout.flush()
+        return code
+    except CpumapError as err:
+        print(f"cpumap: {err}", file=sys.stderr)
+        return err.exit_code
+    except SystemExit as err:  # argparse has said what is wrong
+        return err.code if isinstance(err.code, int) else 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read our output has enough of it
+        return 0
+    except KeyboardInterrupt:
+        print("cpumap: interrupted", file=sys.stderr)
+        return 130
