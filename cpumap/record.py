@@ -45,19 +45,26 @@ class _Answers:
         return {m: _present({**self.first[m], **change}) for m, change in self.changes[machine].items()}
 
 
-def record(source: QemuSource, vendors: Mapping[str, str], progress: Progress = lambda *_: None) -> Facts:
+def record(source: QemuSource, reference: QemuSource, progress: Progress = lambda *_: None) -> Facts:
     """The recording of this QEMU: its answers, factorised, checked to give every one of them back.
 
-    `vendors` gives the vendor to name for a model under KVM, which would otherwise take this host's.
+    `reference` is the same QEMU under tcg, where nothing depends on this host: it gives the vendor of each model,
+    which KVM would take from the host, and what realize adds, since KVM cannot make every model on every host.
     Errors: `SourceError` when QEMU fails, or when the recording would not be lossless.
     """
-    answers = _Answers(vendors)
+    answers = _Answers(_vendors(reference))
     _ask_machines(source, answers, progress)
     _ask_effects(source, answers)
     stored = _stored(source, answers)
-    stored["realised"] = _factorise(_realised(source, answers, stored, progress), stored)
+    stored["realised"] = _factorise(_realised(reference, stored, progress), stored)
     _check_lossless(source, stored, answers)
     return stored
+
+
+def _vendors(reference: QemuSource) -> dict[str, str]:
+    machine = _newest_first(reference.machines())[0].name
+    models = [CpuModel(definition.name) for definition in reference.definitions(machine) if definition.name != "host"]
+    return {name: facts["vendor"] for name, facts in _expanded(reference, machine, models)}
 
 
 def _stored(source: QemuSource, answers: _Answers) -> Facts:
@@ -275,33 +282,42 @@ def _table_changes(layer: Layer, answers: ByModel) -> Facts:
     return {name: value for name, value in proposed.items() if value}
 
 
-def _realised(source: QemuSource, answers: _Answers, stored: Facts, progress: Progress) -> dict[str, ByModel]:
+def _realised(reference: QemuSource, stored: Facts, progress: Progress) -> dict[str, ByModel]:
     """What realize adds to the full expansion, asked under the newest and the oldest machine type.
 
     Where the two agree it is taken to be the same between them; where they do not, every table is asked.
     """
     tables = _table_names(stored)
-    oldest = next((table for table in reversed(tables) if table.startswith("pc-i440fx-")), tables[-1])
-    oldest = min((t for t in tables if t.startswith("pc-i440fx-")), key=_release, default=oldest)
-
-    def ask(pair: tuple[str, str]) -> Facts:
-        table, model = pair
-        before = {**answers.first[model], **answers.changes[table][model]}
-        after = source.realise(table, _asked(source, answers, model)).properties
-        return {str(n): v for n, v in sorted(after.items()) if n not in PER_INSTANCE and not _same(before.get(n), v)}
-
-    def ask_all(pairs: list[tuple[str, str]]) -> None:
-        with ThreadPoolExecutor(2) as pool:
-            for count, ((table, model), facts) in enumerate(zip(pairs, pool.map(ask, pairs), strict=True), 1):
-                progress("realised CPUs", count, len(pairs))
-                found[table][model] = facts
-
-    found: dict[str, ByModel] = {table: {} for table in tables}
+    oldest = min((t for t in tables if t.startswith("pc-i440fx-")), key=_release, default=tables[-1])
     ends = list(dict.fromkeys([tables[0], oldest]))
-    ask_all([(table, model) for table in ends for model in answers.first])
-    unlike = [model for model in answers.first if found[ends[0]][model] != found[ends[-1]][model]]
-    ask_all([(table, model) for table in tables if table not in ends for model in unlike])
-    return {table: {**found[ends[0]], **facts} for table, facts in found.items()}
+    models = [CpuModel(name) for name in stored["like"] if name not in NOT_RECORDED or _has(stored, name)]
+    found = {table: _realised_under(reference, table, models, progress) for table in ends}
+    unlike = [model for model in models if found[ends[0]][model.name] != found[ends[-1]][model.name]]
+    for table in tables:
+        if table not in ends:
+            found[table] = {**found[ends[0]], **_realised_under(reference, table, unlike, progress)}
+    return {table: found[table] for table in tables}
+
+
+def _has(stored: Facts, model: str) -> bool:
+    return model in stored["full"]["models"]
+
+
+def _realised_under(reference: QemuSource, table: str, models: Sequence[CpuModel], progress: Progress) -> ByModel:
+    if not models:
+        return {}
+    before = dict(_expanded(reference, table, models))
+    found: ByModel = {}
+    with ThreadPoolExecutor(2) as pool:
+        realised = pool.map(lambda model: reference.realise(table, model).properties, models)
+        for count, (model, after) in enumerate(zip(models, realised, strict=True), 1):
+            progress(f"realised CPUs of {table}", count, len(models))
+            found[model.name] = {
+                str(name): value
+                for name, value in sorted(after.items())
+                if name not in PER_INSTANCE and not _same(before[model.name].get(name), value)
+            }
+    return found
 
 
 def _release(machine: str) -> list[int]:
