@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from dataclasses import replace
 from itertools import pairwise
 from os import PathLike
@@ -29,6 +31,9 @@ from cpumap.domain_settings import domain_settings
 from cpumap.errors import DomainError
 from cpumap.xml_document import Document, c_integer, read_input
 
+NAMESPACES = re.compile(r"""\sxmlns:[^=\s]+=(?:"[^"]*"|'[^']*')""")
+"""Declarations that lxml writes on every element taken out of a document; the document still has them."""
+
 ACCELS: dict[str, Accel] = {"kvm": "kvm", "qemu": "tcg"}
 
 
@@ -48,6 +53,17 @@ def parse_request(xml: bytes | str | PathLike[str], *, name: str = "") -> CpuReq
     if document.root.tag == "cpu":
         return _bare_cpu(document)
     return _domain(document, domain_element(document))
+
+
+def cpu_children(data: bytes, names: Collection[str], *, name: str = "<stdin>") -> list[str]:
+    """The children of `<cpu>` with these names, as XML text, in order; none where there is no `<cpu>`."""
+    from lxml import etree
+
+    document = Document.parse(data, name, DomainError)
+    cpu = document.root if document.root.tag == "cpu" else domain_element(document).find("cpu")
+    found = [] if cpu is None else [child for child in cpu if child.tag in names]
+    texts = [etree.tostring(child, encoding="unicode", with_tail=False) for child in found]
+    return [NAMESPACES.sub("", text) for text in texts]
 
 
 def looks_like_xml(data: bytes | str) -> bool:
@@ -132,7 +148,7 @@ def _accel(document: Document, domain: Any) -> Accel:
 
 
 def _vcpus(document: Document, vcpu: Any) -> int:
-    count = c_integer(vcpu.text or "1")
+    count = c_integer(vcpu.text or "")
     if not count:
         raise document.error(vcpu, f"invalid number of vCPUs: '{vcpu.text}'")
     return count
@@ -225,13 +241,11 @@ def _cache(document: Document, cpu: Any) -> Cache | None:
 
 
 def _maxphysaddr(document: Document, cpu: Any) -> MaxPhysAddr | None:
-    elements = cpu.findall("maxphysaddr")
-    if not elements:
+    element = cpu.find("maxphysaddr")
+    if element is None:
         return None
-    if len(elements) > 1:
-        raise document.error(elements[1], "at most one CPU maximum physical address bits element may be specified")
-    mode = document.choice(elements[0], "mode", ("emulate", "passthrough"), required=True)
-    return MaxPhysAddr(mode, document.number(elements[0], "bits"), document.number(elements[0], "limit"))
+    mode = document.choice(element, "mode", ("emulate", "passthrough"), required=True)
+    return MaxPhysAddr(mode, document.number(element, "bits"), document.number(element, "limit"))
 
 
 def _topology(document: Document, cpu: Any) -> Topology | None:

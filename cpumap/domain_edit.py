@@ -14,16 +14,18 @@ Edit = tuple[int, int, str]
 """The bytes from one offset to another become this text."""
 
 
-def replace_cpu(document: bytes, cpu_element: bytes, extra_args: Sequence[str] = (), *, name: str = "<stdin>") -> bytes:
-    """The document with this `<cpu>`, and with these QEMU arguments in its `<qemu:commandline>`.
+def replace_cpu(
+    document: bytes, cpu_element: bytes | None, extra_args: Sequence[str] = (), *, name: str = "<stdin>"
+) -> bytes:
+    """The document with this `<cpu>` (None: its own), and with these QEMU arguments in its `<qemu:commandline>`.
 
     `cpu_element` is UTF-8, its first line not indented; it takes the document's indentation, line ends and
-    encoding. `-global` arguments for CPU typenames that the document had are replaced by `extra_args`; the user's
-    other arguments and environment stay. `DomainError` when the document has no place for it.
+    encoding. `-cpu`, and `-global` arguments for CPU typenames, that the document had are replaced by `extra_args`;
+    the user's other arguments and environment stay. `DomainError` when the document has no place for it.
     """
     layout = read_layout(document, name)
     editor = _Editor(document, layout, name)
-    edits = [editor.cpu(cpu_element.decode()), *editor.commandline(extra_args)]
+    edits = [*([editor.cpu(cpu_element.decode())] if cpu_element else []), *editor.commandline(extra_args)]
     for start, end, text in sorted(edits, key=lambda edit: edit[:2])[::-1]:
         document = document[:start] + text.encode(layout.codec, "xmlcharrefreplace") + document[end:]
     return document
@@ -72,11 +74,11 @@ class _Editor:
         return [*edits, (behind, behind, self.arguments(extra_args, self.margin(old.start)))]
 
     def former(self) -> list[Span]:
-        """The `-global` arguments for CPU typenames, each with its value."""
+        """The `-cpu` arguments, and the `-global` ones for CPU typenames, each with its value."""
         former: list[Span] = []
         arguments = self.layout.arguments
         for (option, text), (value, setting) in pairwise(arguments):
-            if text == "-global" and CPU_TYPENAME.fullmatch(setting.partition(".")[0]):
+            if text == "-cpu" or (text == "-global" and CPU_TYPENAME.fullmatch(setting.partition(".")[0])):
                 former += [option, value]
         return former
 

@@ -163,11 +163,20 @@ def _known(
     policies: dict[str, FeaturePolicy] = {feature.name: feature for feature in request.features}
     for prop in {prop.name: prop for prop in asked}.values():
         if prop.name in bare:
-            yield prop
+            yield replace(prop, value=_typed(prop.value, bare[prop.name]))
         elif prop.value is not False and prop.origin != "policy optional":
             line = policies[prop.name].line if prop.name in policies else 0
             where = f"{request.where.rpartition(':')[0]}:{line}" if line else request.where
             raise UnknownName(f"{source.label} has no CPU property {prop.name!r} ({prop.origin})", where)
+
+
+def _typed(value: Value, like: Value) -> Value:
+    """The value in the type that QEMU gives the property: a command line does not tell `off` the word from the switch."""
+    if isinstance(value, bool) and isinstance(like, str):
+        return "on" if value else "off"
+    if isinstance(like, str):
+        return str(value)
+    return value
 
 
 def default_request(model: CpuModel, machine: str | None, request: CpuRequest | None = None) -> CpuRequest:

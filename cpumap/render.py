@@ -13,6 +13,12 @@ from cpumap.cpu_map import CpuMap
 Style = Literal["plus", "onoff"]
 Format = Literal["args", "xml", "cpu-xml", "readconfig", "json"]
 
+_ANY_CPU = "x86_64-cpu"
+"""The type that all CPU models of qemu-system-x86_64 inherit from."""
+
+KEPT = ("topology", "numa", "cache")
+"""Children of `<cpu>` that say something else than which CPU, or say it as well as properties do."""
+
 _VENDOR = PropertyName("vendor")
 
 
@@ -67,6 +73,27 @@ def cpu_xml(cpu: ExplicitCpu, cpu_map: CpuMap, kept: Sequence[str] = ()) -> str:
         features=dict(sorted(features.items())),
         kept=kept,
     )
+
+
+def domain_xml(cpu: ExplicitCpu, cpu_map: CpuMap, document: bytes, name: str) -> bytes:
+    """The domain document with this CPU in it, every byte outside `<cpu>` and `<qemu:commandline>` as it was.
+
+    What `<cpu>` has no words for goes to `<qemu:commandline>` as `-global`. A CPU that stands on a model which libvirt
+    does not have stays as it was in `<cpu>`, and a full `-cpu` follows libvirt's own: QEMU takes the last.
+    """
+    from cpumap.domain import cpu_children
+    from cpumap.domain_edit import replace_cpu
+
+    if not stands_on_libvirt_model(cpu):
+        return replace_cpu(document, None, explicit_arguments(cpu), name=name)
+    outside = {prop.name: prop.value for prop in beyond_cpu_xml(cpu, cpu_map)}
+    element = cpu_xml(cpu, cpu_map, cpu_children(document, KEPT, name=name))
+    return replace_cpu(document, element.encode(), global_arguments(_ANY_CPU, outside), name=name)
+
+
+def stands_on_libvirt_model(cpu: ExplicitCpu) -> bool:
+    """Whether a `<model>` element can name what the CPU stands on."""
+    return cpu.model not in ("base", "custom")
 
 
 def beyond_cpu_xml(cpu: ExplicitCpu, cpu_map: CpuMap) -> tuple[Property, ...]:

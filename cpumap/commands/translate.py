@@ -9,10 +9,20 @@ from cpumap.commands.reading import read_file
 from cpumap.commands.sourcing import add_source_options, open_cpu_map, open_source
 from cpumap.cpu import CpuRequest, ExplicitCpu
 from cpumap.cpu_map import CpuMap
-from cpumap.domain import parse_request
+from cpumap.domain import cpu_children, parse_request
 from cpumap.errors import InputError
 from cpumap.expansion import expand
-from cpumap.render import args_text, beyond_cpu_xml, cpu_xml, explicit_arguments, explicit_json, json_text, readconfig
+from cpumap.render import (
+    KEPT,
+    args_text,
+    beyond_cpu_xml,
+    cpu_xml,
+    domain_xml,
+    explicit_arguments,
+    explicit_json,
+    json_text,
+    readconfig,
+)
 from cpumap.resolve import Choices, resolve
 from cpumap.sources import Source
 
@@ -54,7 +64,7 @@ def run_translate(arguments: argparse.Namespace) -> int:
         cpu = _explicit(arguments, request, source, cpu_map)
     for note in cpu.notes:
         print(f"cpumap: {note}", file=sys.stderr)
-    sys.stdout.write(_rendered(arguments, cpu, cpu_map, document))
+    sys.stdout.buffer.write(_rendered(arguments, cpu, cpu_map, document))
     return 0
 
 
@@ -63,19 +73,19 @@ def _explicit(arguments: argparse.Namespace, request: CpuRequest, source: Source
     return resolve(request, expand(request, source, cpu_map, machine=arguments.machine), choices)
 
 
-def _rendered(arguments: argparse.Namespace, cpu: ExplicitCpu, cpu_map: CpuMap, document: bytes) -> str:
+def _rendered(arguments: argparse.Namespace, cpu: ExplicitCpu, cpu_map: CpuMap, document: bytes) -> bytes:
     match arguments.format:
-        case "args":
-            return args_text(explicit_arguments(cpu, arguments.style))
+        case "xml":
+            return domain_xml(cpu, cpu_map, document, arguments.file)
         case "json":
-            return json_text("translate", explicit_json(cpu, cpu_map, arguments.style))
+            return json_text("translate", explicit_json(cpu, cpu_map, arguments.style)).encode()
         case "readconfig":
-            return readconfig(cpu)
+            return readconfig(cpu).encode()
         case "cpu-xml":
             _say_beyond(cpu, cpu_map)
-            return cpu_xml(cpu, cpu_map)
+            return cpu_xml(cpu, cpu_map, cpu_children(document, KEPT, name=arguments.file)).encode()
         case _:
-            raise InputError("--format xml is not there yet")
+            return args_text(explicit_arguments(cpu, arguments.style)).encode()
 
 
 def _say_beyond(cpu: ExplicitCpu, cpu_map: CpuMap) -> None:
