@@ -21,6 +21,9 @@ NOT_NAMED = frozenset({"hv-passthrough"})
 HOST_MODELS = frozenset({"host", "max"})
 """Models that are whatever the host has: a CPU made from them stands on `base`, all of it named."""
 
+ONLY_OF_HOST_MODELS = frozenset({"host-cache-info", "migratable"})
+"""Properties that these models have and `base` has not (max_x86_cpu_properties in target/i386/cpu.c)."""
+
 _EMPTY_UNLESS_SET = {"vendor": "", "hv-vendor-id": ""}
 _DEFAULT_HV_VENDOR = "Microsoft Hv"
 _LBR_FMT_UNSET = 0x3F
@@ -40,6 +43,9 @@ class Choices:
     """The model without properties: `base`, or `custom` in a QEMU that has it."""
 
 
+DEFAULT_CHOICES = Choices()
+
+
 @dataclass
 class _Named:
     properties: dict[PropertyName, Property] = field(default_factory=dict)
@@ -49,7 +55,7 @@ class _Named:
         self.properties[name] = Property(name, value, origin)
 
 
-def resolve(request: CpuRequest, expansion: Expansion, choices: Choices = Choices()) -> ExplicitCpu:
+def resolve(request: CpuRequest, expansion: Expansion, choices: Choices = DEFAULT_CHOICES) -> ExplicitCpu:
     """The CPU of the expansion with everything named that could change under another machine type.
 
     Errors: `ResolveError` naming the feature and its bit when a required feature cannot be given.
@@ -159,6 +165,9 @@ def _standing_on(expansion: Expansion, choices: Choices, named: _Named) -> str:
     name = expansion.model.name
     own_caches = expansion.realised.get(PropertyName("legacy-cache")) is False
     if choices.pin != "custom" and name not in HOST_MODELS:
+        return name
+    if expansion.realised.get(PropertyName("host-cache-info")) is True:
+        named.notes.append(f"the caches are those of the host, which no property describes: {name} is kept")
         return name
     if own_caches and name not in HOST_MODELS:
         named.notes.append(

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-from cpumap.cpu import Accel, CpuRequest
+from cpumap.cpu import CpuRequest
 from cpumap.cpu_map import CpuMap, load_cpu_map
-from cpumap.errors import InputError, UnknownName
+from cpumap.errors import InputError
 from cpumap.sources import Source
+from cpumap.sources.choose import Wanted, choose_source
+from cpumap.sources.recorded import RecordedSource
 
 
 def add_source_options(parser: argparse.ArgumentParser) -> None:
@@ -46,61 +46,15 @@ def open_cpu_map(arguments: argparse.Namespace) -> CpuMap:
 @contextmanager
 def open_source(arguments: argparse.Namespace, request: CpuRequest | None = None) -> Iterator[Source]:
     """The source that the options name; without any, the domain's emulator or a recording, said on stderr."""
-    source = _chosen(arguments, request or CpuRequest(accel="tcg"))
+    wanted = Wanted(arguments.qemu, arguments.qmp, arguments.recorded, arguments.accel, arguments.machine)
+    if arguments.connect:
+        raise InputError("--connect is not there yet")
+    source = choose_source(wanted, request or CpuRequest(accel="tcg"))
+    if not (arguments.qemu or arguments.qmp or arguments.recorded):
+        print(f"cpumap: answers from {source.label}", file=sys.stderr)
+    if source.accel == "kvm" and isinstance(source, RecordedSource):
+        print("cpumap: no host is known: the vendor is the model's own", file=sys.stderr)
     try:
         yield source
     finally:
         source.close()
-
-
-def _chosen(arguments: argparse.Namespace, request: CpuRequest) -> Source:
-    accel: Accel = arguments.accel or request.accel
-    if arguments.qemu:
-        return _qemu(arguments.qemu, accel)
-    if arguments.qmp:
-        from cpumap.qmp import Session
-        from cpumap.sources.qemu import AttachedSource
-
-        return AttachedSource(Session.attach(arguments.qmp))
-    if arguments.connect:
-        raise InputError("--connect is not there yet")
-    if arguments.recorded:
-        return _recorded(arguments.recorded, accel)
-    return _default(arguments.machine or request.machine, request, accel)
-
-
-def _qemu(binary: str, accel: Accel) -> Source:
-    from cpumap.sources.qemu import QemuSource
-
-    return QemuSource(binary, accel)
-
-
-def _recorded(wanted: str, accel: Accel) -> Source:
-    from cpumap.sources.recorded import RecordedSource, find_recording
-
-    return RecordedSource(find_recording(wanted, accel))
-
-
-def _default(machine: str | None, request: CpuRequest, accel: Accel) -> Source:
-    if request.emulator and os.access(request.emulator, os.X_OK) and Path(request.emulator).is_file():
-        source = _qemu(request.emulator, accel)
-    else:
-        source = newest_recorded(machine, accel)
-    told = " (no host is known: the vendor is the model's own)" if _has_no_host(source) else ""
-    print(f"cpumap: answers from {source.label}{told}", file=sys.stderr)
-    return source
-
-
-def _has_no_host(source: Source) -> bool:
-    return source.accel == "kvm" and source.label.startswith("recorded")
-
-
-def newest_recorded(machine: str | None, accel: Accel) -> Source:
-    """The newest shipped recording that knows this machine type (by name or alias). Errors: `UnknownName`."""
-    from cpumap.sources.recorded import RecordedSource, recordings
-
-    for path in reversed([path for path in recordings() if path.stem.endswith(f"_{accel}")]):
-        source = RecordedSource(path)
-        if machine is None or any(machine in (m.name, m.alias) for m in source.machines()):
-            return source
-    raise UnknownName(f"no recorded QEMU has machine type {machine!r} under {accel}; name a --qemu that does")

@@ -7,24 +7,13 @@ import sys
 
 from cpumap.commands.reading import read_file
 from cpumap.commands.sourcing import add_source_options, open_cpu_map, open_source
-from cpumap.cpu import CpuRequest, ExplicitCpu
+from cpumap.cpu import ExplicitCpu
 from cpumap.cpu_map import CpuMap
-from cpumap.domain import cpu_children, parse_request
+from cpumap.domain import parse_request
 from cpumap.errors import InputError
-from cpumap.expansion import expand
-from cpumap.render import (
-    KEPT,
-    args_text,
-    beyond_cpu_xml,
-    cpu_xml,
-    domain_xml,
-    explicit_arguments,
-    explicit_json,
-    json_text,
-    readconfig,
-)
-from cpumap.resolve import Choices, resolve
-from cpumap.sources import Source
+from cpumap.render import beyond_cpu_xml
+from cpumap.resolve import Choices
+from cpumap.translation import Written, explicit_cpu, write
 
 
 def add_translate(parser: argparse.ArgumentParser) -> None:
@@ -58,34 +47,18 @@ def run_translate(arguments: argparse.Namespace) -> int:
     document = read_file(arguments.file)
     request = parse_request(document, name=arguments.file)
     cpu_map = open_cpu_map(arguments)
+    choices = Choices(pin=arguments.pin, unavailable=arguments.unavailable)
     with open_source(arguments, request) as source:
         if arguments.pin == "none":
             raise InputError("--pin none is not there yet")
-        cpu = _explicit(arguments, request, source, cpu_map)
+        cpu = explicit_cpu(request, source, cpu_map, choices=choices, machine=arguments.machine)
     for note in cpu.notes:
         print(f"cpumap: {note}", file=sys.stderr)
-    sys.stdout.buffer.write(_rendered(arguments, cpu, cpu_map, document))
+    if arguments.format == "cpu-xml":
+        _say_beyond(cpu, cpu_map)
+    written = Written(arguments.format, arguments.style)
+    sys.stdout.buffer.write(write(cpu, cpu_map, document, written, name=arguments.file))
     return 0
-
-
-def _explicit(arguments: argparse.Namespace, request: CpuRequest, source: Source, cpu_map: CpuMap) -> ExplicitCpu:
-    choices = Choices(pin=arguments.pin, unavailable=arguments.unavailable)
-    return resolve(request, expand(request, source, cpu_map, machine=arguments.machine), choices)
-
-
-def _rendered(arguments: argparse.Namespace, cpu: ExplicitCpu, cpu_map: CpuMap, document: bytes) -> bytes:
-    match arguments.format:
-        case "xml":
-            return domain_xml(cpu, cpu_map, document, arguments.file)
-        case "json":
-            return json_text("translate", explicit_json(cpu, cpu_map, arguments.style)).encode()
-        case "readconfig":
-            return readconfig(cpu).encode()
-        case "cpu-xml":
-            _say_beyond(cpu, cpu_map)
-            return cpu_xml(cpu, cpu_map, cpu_children(document, KEPT, name=arguments.file)).encode()
-        case _:
-            return args_text(explicit_arguments(cpu, arguments.style)).encode()
 
 
 def _say_beyond(cpu: ExplicitCpu, cpu_map: CpuMap) -> None:

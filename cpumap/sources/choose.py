@@ -1,0 +1,69 @@
+"""Which source answers: the one that was named, else the domain's own emulator, else a recording."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from cpumap.cpu import Accel, CpuRequest
+from cpumap.errors import UnknownName
+from cpumap.sources import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the user said about where answers should come from."""
+
+    qemu: str | None = None
+    """A binary to start."""
+    qmp: str | None = None
+    """A QMP socket to attach to."""
+    recorded: str | None = None
+    """A release, or a file of `cpumap record`."""
+    accel: Accel | None = None
+    machine: str | None = None
+
+
+def choose_source(wanted: Wanted, request: CpuRequest) -> Source:
+    """The source to ask about this request. The caller closes it. Errors: `UnknownName`, `SourceError`."""
+    accel: Accel = wanted.accel or request.accel
+    if wanted.qemu:
+        return _started(wanted.qemu, accel)
+    if wanted.qmp:
+        return _attached(wanted.qmp)
+    if wanted.recorded:
+        return _recorded(wanted.recorded, accel)
+    if request.emulator and os.access(request.emulator, os.X_OK) and Path(request.emulator).is_file():
+        return _started(request.emulator, accel)
+    return newest_recorded(wanted.machine or request.machine, accel)
+
+
+def _started(binary: str, accel: Accel) -> Source:
+    from cpumap.sources.qemu import QemuSource
+
+    return QemuSource(binary, accel)
+
+
+def _attached(address: str) -> Source:
+    from cpumap.qmp import Session
+    from cpumap.sources.qemu import AttachedSource
+
+    return AttachedSource(Session.attach(address))
+
+
+def _recorded(wanted: str, accel: Accel) -> Source:
+    from cpumap.sources.recorded import RecordedSource, find_recording
+
+    return RecordedSource(find_recording(wanted, accel))
+
+
+def newest_recorded(machine: str | None, accel: Accel) -> Source:
+    """The newest shipped recording that knows this machine type (by name or alias). Errors: `UnknownName`."""
+    from cpumap.sources.recorded import RecordedSource, recordings
+
+    for path in reversed([path for path in recordings() if path.stem.endswith(f"_{accel}")]):
+        source = RecordedSource(path)
+        if machine is None or any(machine in (known.name, known.alias) for known in source.machines()):
+            return source
+    raise UnknownName(f"no recorded QEMU has machine type {machine!r} under {accel}; name a --qemu that does")

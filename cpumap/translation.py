@@ -1,0 +1,88 @@
+"""From a stored document to the explicit CPU written down: the five calls of the front door, in one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cpumap.cpu import CpuRequest, ExplicitCpu
+from cpumap.cpu_map import CpuMap, load_cpu_map
+from cpumap.domain import cpu_children, parse_request
+from cpumap.expansion import expand
+from cpumap.render import (
+    KEPT,
+    Format,
+    Style,
+    args_text,
+    cpu_xml,
+    domain_xml,
+    explicit_arguments,
+    explicit_json,
+    json_text,
+    readconfig,
+)
+from cpumap.resolve import DEFAULT_CHOICES, Choices, resolve
+from cpumap.sources import Source
+from cpumap.sources.choose import Wanted, choose_source
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """How an explicit CPU is written down."""
+
+    format: Format = "args"
+    style: Style = "plus"
+
+
+def translate(
+    xml: str | bytes,
+    *,
+    format: Format = "args",
+    style: Style = "plus",
+    choices: Choices = DEFAULT_CHOICES,
+    machine: str | None = None,
+    qemu: str | None = None,
+    recorded: str | None = None,
+    cpu_map: CpuMap | None = None,
+    name: str = "<domain>",
+) -> str:
+    """The explicit CPU of a domain XML, a `<cpu>` element or a `-cpu` string, as text in the format wished.
+
+    `qemu` is a binary to ask, `recorded` a release (`7.2`); without either, the domain's own emulator if it is here,
+    else the newest recorded QEMU that knows the machine type. Errors: `CpumapError`.
+    """
+    document = xml.encode() if isinstance(xml, str) else xml
+    request = parse_request(document, name=name)
+    names = cpu_map or load_cpu_map()
+    source = choose_source(Wanted(qemu=qemu, recorded=recorded, machine=machine), request)
+    try:
+        cpu = explicit_cpu(request, source, names, choices=choices, machine=machine)
+    finally:
+        source.close()
+    return write(cpu, names, document, Written(format, style), name=name).decode()
+
+
+def explicit_cpu(
+    request: CpuRequest,
+    source: Source,
+    cpu_map: CpuMap,
+    *,
+    choices: Choices = DEFAULT_CHOICES,
+    machine: str | None = None,
+) -> ExplicitCpu:
+    """The explicit CPU of a request on this source. Errors: as `expand` and `resolve`."""
+    return resolve(request, expand(request, source, cpu_map, machine=machine), choices)
+
+
+def write(cpu: ExplicitCpu, cpu_map: CpuMap, document: bytes, written: Written, *, name: str) -> bytes:
+    """The CPU in the format wished; `document` is what it was read from."""
+    match written.format:
+        case "xml":
+            return domain_xml(cpu, cpu_map, document, name)
+        case "json":
+            return json_text("translate", explicit_json(cpu, cpu_map, written.style)).encode()
+        case "readconfig":
+            return readconfig(cpu).encode()
+        case "cpu-xml":
+            return cpu_xml(cpu, cpu_map, cpu_children(document, KEPT, name=name)).encode()
+        case "args":
+            return args_text(explicit_arguments(cpu, written.style)).encode()
