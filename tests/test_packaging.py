@@ -59,11 +59,12 @@ def fresh(tmp_path: Path) -> Callable[..., Path]:
     """
 
     def install(*what: str | Path) -> Path:
-        venv.create(tmp_path / "venv", with_pip=True)
+        venv.create(tmp_path / "venv")
         site = next((tmp_path / "venv/lib").glob("python*/site-packages"))
         (site / "lent.pth").write_text(f"{SITE_PACKAGES}\n")
-        command = ("-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation")
-        _run(tmp_path / "venv/bin/python", *command, "--ignore-installed", *what)
+        pip = (sys.executable, "-m", "pip", "--python", tmp_path / "venv/bin/python")
+        offline = ("--no-deps", "--no-index", "--no-build-isolation", "--ignore-installed")
+        _run(*pip, "install", "--quiet", *offline, *what)
         return tmp_path / "venv/bin"
 
     return install
