@@ -171,7 +171,7 @@ def _known(
 
 
 def _typed(value: Value, like: Value) -> Value:
-    """The value in the type that QEMU gives the property: a command line does not tell `off` the word from the switch."""
+    """The value in the type that QEMU gives the property: on a command line, `off` is a word or a switch."""
     if isinstance(value, bool) and isinstance(like, str):
         return "on" if value else "off"
     if isinstance(like, str):
