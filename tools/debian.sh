@@ -21,9 +21,16 @@ apt_install() {
     return 1
   fi
   say "installing ${missing[*]}"
-  local apt=(env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0)
-  as_root "${apt[@]}" update >&2
-  as_root "${apt[@]}" install --yes --no-install-recommends "${missing[@]}" >&2
+  local apt=(env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300) log
+  log=$(mktemp)
+  if as_root "${apt[@]}" update >"$log" 2>&1 &&
+    as_root "${apt[@]}" install --yes --no-install-recommends "${missing[@]}" >>"$log" 2>&1; then
+    rm "$log"
+  else
+    cat "$log" >&2
+    rm "$log"
+    return 1
+  fi
 }
 
 # True when this Python is new enough for cpumap and can import the modules named.
