@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from types import FrameType
 from typing import NamedTuple
 
 from cpumap.errors import CpumapError
@@ -74,8 +77,14 @@ def _function(name: str, verb: str) -> Callable[..., int]:
     return function
 
 
+def _terminated(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)  # as an exception, so that every QEMU started is ended and every file left whole
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line; the exit code, as documented in `--help`."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminated)
     words = list(sys.argv[1:] if argv is None else argv)
     named = next((word for word in words if word in COMMANDS), None)
     try:

@@ -28,6 +28,7 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--domain", metavar="NAME", help="with --connect: this guest's own QEMU")
     group.add_argument("--machine", metavar="TYPE", help="machine type (default: the input's own)")
     group.add_argument("--accel", choices=("kvm", "tcg"), help="accelerator (default: the input's own)")
+    group.add_argument("--no-cache", action="store_true", help="start QEMU even for what the cache answers")
     add_cpu_map_option(group)
 
 
@@ -46,7 +47,14 @@ def open_cpu_map(arguments: argparse.Namespace) -> CpuMap:
 @contextmanager
 def open_source(arguments: argparse.Namespace, request: CpuRequest | None = None) -> Iterator[Source]:
     """The source that the options name; without any, the domain's emulator or a recording, said on stderr."""
-    wanted = Wanted(arguments.qemu, arguments.qmp, arguments.recorded, arguments.accel, arguments.machine)
+    wanted = Wanted(
+        arguments.qemu,
+        arguments.qmp,
+        arguments.recorded,
+        arguments.accel,
+        arguments.machine,
+        cache=not arguments.no_cache,
+    )
     if arguments.connect:
         raise InputError("--connect is not there yet")
     source = choose_source(wanted, request or CpuRequest(accel="tcg"))

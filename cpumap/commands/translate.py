@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 
 from cpumap.commands.reading import read_file
 from cpumap.commands.sourcing import add_source_options, open_cpu_map, open_source
-from cpumap.cpu import ExplicitCpu
+from cpumap.cpu import CpuRequest, ExplicitCpu
 from cpumap.cpu_map import CpuMap
 from cpumap.domain import parse_request
 from cpumap.errors import InputError
-from cpumap.render import beyond_cpu_xml
+from cpumap.render import args_text, beyond_cpu_xml, json_text
 from cpumap.resolve import Choices
 from cpumap.translation import Written, explicit_cpu, write
 
@@ -47,10 +48,10 @@ def run_translate(arguments: argparse.Namespace) -> int:
     document = read_file(arguments.file)
     request = parse_request(document, name=arguments.file)
     cpu_map = open_cpu_map(arguments)
+    if arguments.pin == "none":
+        return _as_libvirt_does(arguments, request, cpu_map)
     choices = Choices(pin=arguments.pin, unavailable=arguments.unavailable)
     with open_source(arguments, request) as source:
-        if arguments.pin == "none":
-            raise InputError("--pin none is not there yet")
         cpu = explicit_cpu(request, source, cpu_map, choices=choices, machine=arguments.machine)
     for note in cpu.notes:
         print(f"cpumap: {note}", file=sys.stderr)
@@ -58,6 +59,17 @@ def run_translate(arguments: argparse.Namespace) -> int:
         _say_beyond(cpu, cpu_map)
     written = Written(arguments.format, arguments.style)
     sys.stdout.buffer.write(write(cpu, cpu_map, document, written, name=arguments.file))
+    return 0
+
+
+def _as_libvirt_does(arguments: argparse.Namespace, request: CpuRequest, cpu_map: CpuMap) -> int:
+    if arguments.format not in ("args", "json"):
+        raise InputError(f"--pin none is what libvirt passes to QEMU: it has no --format {arguments.format}")
+    from cpumap.libvirt_args import libvirt_cpu_args
+
+    with open_source(arguments, request) as source:
+        words = libvirt_cpu_args(replace(request, machine=arguments.machine or request.machine), cpu_map, source)
+    sys.stdout.write(args_text(words) if arguments.format == "args" else json_text("translate", {"args": list(words)}))
     return 0
 
 

@@ -23,23 +23,30 @@ class Wanted:
     """A release, or a file of `cpumap record`."""
     accel: Accel | None = None
     machine: str | None = None
+    cache: bool = True
+    """Whether a started QEMU's answers are kept in the user's cache and taken from there."""
 
 
 def choose_source(wanted: Wanted, request: CpuRequest) -> Source:
     """The source to ask about this request. The caller closes it. Errors: `UnknownName`, `SourceError`."""
     accel: Accel = wanted.accel or request.accel
     if wanted.qemu:
-        return _started(wanted.qemu, accel)
+        return started(wanted.qemu, accel, cache=wanted.cache)
     if wanted.qmp:
         return _attached(wanted.qmp)
     if wanted.recorded:
         return _recorded(wanted.recorded, accel)
     if request.emulator and os.access(request.emulator, os.X_OK) and Path(request.emulator).is_file():
-        return _started(request.emulator, accel)
+        return started(request.emulator, accel, cache=wanted.cache)
     return newest_recorded(wanted.machine or request.machine, accel)
 
 
-def _started(binary: str, accel: Accel) -> Source:
+def started(binary: str, accel: Accel, *, cache: bool = True) -> Source:
+    """A source that starts this QEMU binary; with `cache`, only for what is not in the user's cache."""
+    if cache:
+        from cpumap.sources.cached import CachedSource, cache_directory
+
+        return CachedSource(binary, accel, cache_directory())
     from cpumap.sources.qemu import QemuSource
 
     return QemuSource(binary, accel)
