@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from cpumap.resolve import Choices
     from cpumap.translation import explicit_cpu, translate, write
 
+__version__ = "0.1.0"
+
 _FRONT_DOOR = {
     "Choices": "resolve",
     "CpumapError": "errors",

@@ -12,6 +12,7 @@ from importlib import import_module
 from types import FrameType
 from typing import NamedTuple
 
+from cpumap import __version__
 from cpumap.errors import CpumapError
 
 
@@ -65,9 +66,7 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
 
 class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from importlib.metadata import version
-
-        print(f"cpumap {version('cpumap')}")
+        print(f"cpumap {__version__}")
         parser.exit()
 
 
