@@ -34,6 +34,16 @@ from cpumap.xml_document import Document, c_integer, read_input
 NAMESPACES = re.compile(r"""\sxmlns:[^=\s]+=(?:"[^"]*"|'[^']*')""")
 """Declarations that lxml writes on every element taken out of a document; the document still has them."""
 
+# fmt: off
+ARCHITECTURES = frozenset({
+    "aarch64", "alpha", "armv6l", "armv7b", "armv7l", "cris", "i686", "ia64", "itanium", "lm32", "loongarch64",
+    "m68k", "microblaze", "microblazeel", "mips", "mips64", "mips64el", "mipsel", "openrisc", "parisc", "parisc64",
+    "ppc", "ppc64", "ppc64le", "ppcemb", "riscv32", "riscv64", "s390", "s390x", "sh4", "sh4eb", "sparc", "sparc64",
+    "unicore32", "x86_64", "xtensa", "xtensaeb",
+})
+# fmt: on
+"""Architectures by libvirt's names (virArch)."""
+
 ACCELS: dict[str, Accel] = {"kvm": "kvm", "qemu": "tcg"}
 
 
@@ -100,7 +110,7 @@ def _domain(document: Document, domain: Any) -> CpuRequest:
     guest_type = domain.find("os/type")
     request = CpuRequest(
         accel=_accel(document, domain),
-        arch="x86_64" if guest_type is None else guest_type.get("arch") or "x86_64",
+        arch="x86_64" if guest_type is None else _arch(document, guest_type, guest_type.get("arch")),
         machine=None if guest_type is None else guest_type.get("machine") or None,
         emulator=(domain.findtext("devices/emulator") or "").strip() or None,
         settings=domain_settings(document, domain),
@@ -134,8 +144,14 @@ def _with_commandline(document: Document, commandline: Any, request: CpuRequest)
 
 def _bare_cpu(document: Document) -> CpuRequest:
     cpu = document.root
-    request = CpuRequest(arch=(cpu.findtext("arch") or "x86_64").strip())
+    request = CpuRequest(arch=_arch(document, cpu, cpu.findtext("arch")))
     return _with_cpu(document, cpu, request)
+
+
+def _arch(document: Document, element: Any, arch: str | None) -> str:
+    if arch is not None and arch not in ARCHITECTURES:
+        raise document.error(element, f"unknown architecture '{arch}'")
+    return arch or "x86_64"
 
 
 def _accel(document: Document, domain: Any) -> Accel:

@@ -57,13 +57,19 @@ def domain_settings(document: Document, domain: Any) -> tuple[Property, ...]:
         *_paravirtual(document, domain),
         *_hyperv(document, domain.findall("features/hyperv")),
         *_panic(document, domain.findall("devices/panic")),
-        *_kvm(document, domain.findall("features/kvm/*")),
-        *_pmu(document, domain.find("features/pmu")),
+        *_kvm(document, _last(domain, "features/kvm")),
+        *_pmu(document, _last(domain, "features/pmu")),
     )
 
 
 def _property(name: str, value: Value, origin: str) -> Property:
     return Property(PropertyName(name), value, origin)
+
+
+def _last(domain: Any, path: str) -> Any:
+    """Of an element that is there more than once, libvirt heeds the last."""
+    elements = domain.findall(path)
+    return elements[-1] if elements else None
 
 
 def _timers(document: Document, timers: list[Any]) -> Iterator[Property]:
@@ -82,7 +88,7 @@ def _timers(document: Document, timers: list[Any]) -> Iterator[Property]:
 
 
 def _paravirtual(document: Document, domain: Any) -> Iterator[Property]:
-    apic, spinlock = domain.find("features/apic"), domain.find("features/pvspinlock")
+    apic, spinlock = _last(domain, "features/apic"), _last(domain, "features/pvspinlock")
     eoi = None if apic is None else document.switch(apic, "eoi")
     if eoi is not None:
         yield _property("kvm-pv-eoi", eoi, "apic eoi")
@@ -92,14 +98,14 @@ def _paravirtual(document: Document, domain: Any) -> Iterator[Property]:
 
 def _hyperv(document: Document, elements: list[Any]) -> Iterator[Property]:
     states: dict[str, Any] = {}
+    passthrough = False
     for element in elements:
         mode = document.choice(element, "mode", ("custom", "passthrough", "host-model"))
         if mode == "host-model":
             raise document.error(
                 element, "hyperv mode 'host-model' depends on the host: name the enlightenments instead"
             )
-        if mode == "passthrough":
-            yield _property("hv-passthrough", True, "hyperv passthrough")
+        passthrough = mode == "passthrough"
         for child in element.iterchildren("*"):
             if child.tag not in ENLIGHTENMENTS:
                 raise document.error(child, f"unsupported HyperV Enlightenment feature: {child.tag}")
@@ -107,6 +113,8 @@ def _hyperv(document: Document, elements: list[Any]) -> Iterator[Property]:
                 states[child.tag] = child
             else:
                 states.pop(child.tag, None)
+    if passthrough:
+        yield _property("hv-passthrough", True, "hyperv passthrough")
     for tag in ENLIGHTENMENTS:
         if tag in states:
             yield from _enlightenment(document, states[tag])
@@ -123,7 +131,7 @@ def _enlightenment(document: Document, element: Any) -> Iterator[Property]:
 
 def _enlightenment_value(document: Document, element: Any) -> Value:
     if element.tag == "spinlocks":
-        retries = document.number(element, "retries", required=True)
+        retries = document.number(element, "retries", required=True, base=0)
         if retries is None or retries < 0xFFF:
             raise document.error(element, f"HyperV spinlock retry count must be at least {0xFFF}")
         return retries
@@ -141,13 +149,15 @@ def _enlightenment_value(document: Document, element: Any) -> Value:
 
 def _panic(document: Document, panics: list[Any]) -> Iterator[Property]:
     models = [document.choice(panic, "model", ("isa", "pseries", "hyperv", "s390", "pvpanic")) for panic in panics]
+    if models.count("hyperv") > 1:
+        raise document.error(panics[-1], "multiple panic devices with model 'hyperv'")
     if "hyperv" in models:
         yield _property("hv-crash", True, "panic hyperv")
 
 
-def _kvm(document: Document, elements: list[Any]) -> Iterator[Property]:
+def _kvm(document: Document, kvm: Any) -> Iterator[Property]:
     states: dict[str, bool | None] = {}
-    for element in elements:
+    for element in () if kvm is None else kvm.iterchildren("*"):
         if element.tag not in KVM_FEATURES:
             raise document.error(element, f"unsupported KVM feature: {element.tag}")
         states[element.tag] = document.switch(element, "state", required=True)

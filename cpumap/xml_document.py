@@ -83,13 +83,20 @@ class Document:
         return None if value is None else value == "on"
 
     def number(
-        self, element: Any, attribute: str, *, low: int = 0, high: int = UINT_MAX, required: bool = False
+        self,
+        element: Any,
+        attribute: str,
+        *,
+        low: int = 0,
+        high: int = UINT_MAX,
+        required: bool = False,
+        base: int = 10,
     ) -> int | None:
-        """The attribute's number, decimal, hexadecimal (`0x`) or octal (leading `0`), as libvirt reads numbers."""
+        """The attribute's number; with base 0 also hexadecimal (`0x`) or octal (leading `0`)."""
         value = self._attribute(element, attribute, required)
         if value is None:
             return None
-        number = c_integer(value)
+        number = c_integer(value, base)
         if number is None or not low <= number <= high:
             raise self.error(
                 element,
@@ -105,13 +112,17 @@ class Document:
         return value
 
 
-def c_integer(text: str) -> int | None:
-    """The number as C's strtoul with base 0 reads it; None when it is no plain number."""
-    digits = text.strip()
-    for pattern, base in ((r"0[xX][0-9a-fA-F]+", 16), (r"0[0-7]*", 8), (r"[1-9][0-9]*", 10)):
-        if re.fullmatch(pattern, digits):
-            return int(digits, base)
-    return None
+def c_integer(text: str, base: int = 10) -> int | None:
+    """The number as C's strtoul reads it, which passes over white space before it; None when more follows it."""
+    match = re.fullmatch(r"\s*\+?(0[xX][0-9a-fA-F]+|[0-9]+)", text, re.ASCII)
+    if match is None:
+        return None
+    digits = match[1]
+    if base == 10:
+        return int(digits) if digits.isdecimal() else None
+    if digits.isdecimal() and digits.startswith("0"):
+        return None if re.search("[89]", digits) else int(digits, 8)
+    return int(digits, 0)
 
 
 def _for_lxml(data: bytes | str) -> bytes:
