@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
 
 from cpumap.cpu import FeatureName, PropertyName
 from cpumap.errors import UnknownName
 
-Register = Literal["eax", "ebx", "ecx", "edx"]
-REGISTERS: tuple[Register, ...] = ("eax", "ebx", "ecx", "edx")
+if TYPE_CHECKING:
+    from cpumap.cpu_map_entries import Feature, Model, Vendor
 
 SECTIONS = {
     "x86_64": "x86",
@@ -33,103 +33,46 @@ _UNDERSCORED = tuple(FeatureName(name) for name in ("kvm_pv_eoi", "kvm_pv_unhalt
 
 
 @dataclass(frozen=True, slots=True)
-class CpuidBits:
-    """Bits of one CPUID register; `mask` is 32 bits wide."""
+class MapFile:
+    """One file of a map."""
 
-    leaf: int
-    subleaf: int
-    register: Register
-    mask: int
-
-
-@dataclass(frozen=True, slots=True)
-class MsrBits:
-    """Bits of one model-specific register; `mask` is 64 bits wide (edx:eax)."""
-
-    index: int
-    mask: int
-
-
-Bits = CpuidBits | MsrBits
-
-
-@dataclass(frozen=True, slots=True)
-class Alias:
-    """Another spelling of a feature, and who uses it: `qemu` or `linux`."""
-
-    name: str
-    source: str
-
-
-@dataclass(frozen=True, slots=True)
-class Feature:
-    """One `<feature>` of a map."""
-
-    name: FeatureName
-    bits: tuple[Bits, ...] = ()
-    """Where it sits; more than one entry means that all of them are needed."""
-    aliases: tuple[Alias, ...] = ()
-    migratable: bool = True
-    where: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Vendor:
-    """One `<vendor>`: libvirt's name and the 12 characters that CPUID leaf 0 spells."""
-
-    name: str
-    string: str
-
-
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """A family, model and (None: any) set of steppings that a CPU model stands for."""
-
-    family: int
-    model: int
-    steppings: frozenset[int] | None = None
-
-    def fits(self, family: int, model: int, stepping: int) -> bool:
-        """Whether a CPU with these numbers is meant."""
-        known = self.steppings is None or stepping in self.steppings
-        return (self.family, self.model) == (family, model) and known
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """One `<model>`, what it inherits included."""
-
-    name: str
-    features: frozenset[FeatureName]
-    listed: tuple[FeatureName, ...]
-    """The same features in the order written, those of the model it inherits from first."""
-    vendor: str | None = None
-    signatures: tuple[Signature, ...] = ()
-    decode_host: bool = True
-    """Whether a host CPU may be described as this model."""
-    decode_guest: bool = True
-    added: frozenset[FeatureName] = frozenset()
-    """Of `features`: those which the model did not have when it was first published."""
-    removed: frozenset[FeatureName] = frozenset()
-    """Features which it had once and has no more; none of them is in `features`."""
-    base: str | None = None
-    where: str = ""
+    path: Path
+    content: bytes
+    section: bool = False
+    """Whether its definitions stand inside an `<arch>`, as in an index.xml or a cpu_map.xml."""
 
 
 @dataclass(frozen=True)
 class CpuMap:
-    """Vendors, features and models of one architecture. Model files are read when `models` is first asked for."""
+    """Vendors, features and models of one architecture.
+
+    Only the names are looked at when a map is loaded, which is all that most work needs; the rest is read when it
+    is first asked for, and what is wrong with it raises `CpuMapError` then.
+    """
 
     arch: str
     path: Path
-    vendors: Mapping[str, Vendor]
-    features: Mapping[FeatureName, Feature]
-    unread: tuple[Path, ...] = ()
-    """Files of the map which hold models, in the map's order."""
+    aliases: Mapping[FeatureName, tuple[str, ...]]
+    """Every feature's name, and QEMU's other spellings of it."""
+    files: tuple[MapFile, ...] = field(default=(), repr=False)
+
+    @cached_property
+    def vendors(self) -> Mapping[str, Vendor]:
+        """Every vendor by libvirt's name."""
+        from cpumap.cpu_map_xml import read_vendors
+
+        return read_vendors(self)
+
+    @cached_property
+    def features(self) -> Mapping[FeatureName, Feature]:
+        """Every feature by name, in the map's order."""
+        from cpumap.cpu_map_xml import read_features
+
+        return read_features(self)
 
     @cached_property
     def models(self) -> Mapping[str, Model]:
-        """Every model by name, in the map's order. Raises `CpuMapError` for what the model files have wrong."""
+        """Every model by name, in the map's order."""
         from cpumap.cpu_map_xml import read_models
 
         return read_models(self)
@@ -162,11 +105,10 @@ class CpuMap:
     @cached_property
     def _spellings(self) -> Mapping[str, FeatureName]:
         """Every spelling that QEMU or libvirt has for a feature → libvirt's; a feature's own name comes first."""
-        spellings: dict[str, FeatureName] = {str(_canonical(name)): name for name in _UNDERSCORED}
-        for feature in self.features.values():
-            spellings.update((alias.name, feature.name) for alias in feature.aliases if alias.source == "qemu")
-        spellings.update((_canonical(name), name) for name in self.features)
-        spellings.update((name, name) for name in self.features)
+        spellings: dict[str, FeatureName] = {_canonical(name): name for name in _UNDERSCORED}
+        spellings.update((alias, name) for name, aliases in self.aliases.items() for alias in aliases)
+        spellings.update((_canonical(name), name) for name in self.aliases)
+        spellings.update((name, name) for name in self.aliases)
         return spellings
 
     def vendor_named(self, string: str) -> Vendor | None:
@@ -193,7 +135,7 @@ def load_cpu_map(path: Path | str | None = None, arch: str = "x86_64") -> CpuMap
 
     Raises `CpuMapError` for a map that cannot be read, `UnknownName` for an architecture it does not have.
     """
-    from cpumap.cpu_map_xml import read_cpu_map
+    from cpumap.cpu_map_files import read_cpu_map
 
     return read_cpu_map(Path(path) if path is not None else shipped_cpu_map(), arch)
 

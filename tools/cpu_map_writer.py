@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import cpu_map_facts as facts
 
 from cpumap.cpu import PropertyName
-from cpumap.cpu_map import REGISTERS, Bits, CpuidBits, MsrBits
+from cpumap.cpu_map_entries import REGISTERS, Bits, CpuidBits, MsrBits
 
 if TYPE_CHECKING:
     from write_cpu_map import Answers

@@ -12,7 +12,7 @@ from pathlib import Path
 import cpu_map_facts as facts
 
 from cpumap.cpu import CpuModel, PropertyName, Value
-from cpumap.cpu_map import REGISTERS, Bits, CpuidBits, MsrBits, Register
+from cpumap.cpu_map_entries import REGISTERS, Bits, CpuidBits, MsrBits, Register
 from cpumap.errors import SourceError
 from cpumap.qmp import Session
 from cpumap.sources.qemu import QemuSource
