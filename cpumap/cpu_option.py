@@ -19,13 +19,13 @@ SI = {"k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 MODES: dict[str, Mode] = {"host": "host-passthrough", "max": "maximum"}
 
 
-def parse_cpu_option(text: str, *, name: str = "<stdin>") -> CpuRequest:
+def parse_cpu_option(text: str, *, name: str = "<stdin>", line: int = 1) -> CpuRequest:
     """What `Model,+f,-f,f=on` asks for, or a command line with `-cpu`, `-global`, `-machine` and `-accel` options.
 
     As in QEMU, whatever the order written, `-f` beats `+f` beats `f=on|off`, and all beat `-global`. A comma
     cannot be escaped in `-cpu`: QEMU skips the empty piece of `,,`.
     """
-    where = f"{name}:1"
+    where = f"{name}:{line}"
     options = _options(text.strip(), where)
     model, *pieces = options["-cpu"][0].split(",")
     if not text.strip():

@@ -126,20 +126,36 @@ def _domain(document: Document, domain: Any) -> CpuRequest:
 
 
 def _with_commandline(document: Document, commandline: Any, request: CpuRequest) -> CpuRequest:
-    """The request with what `-global` arguments set on the CPU, except where libvirt's `-cpu` has its own say."""
+    """The request with what the guest's own QEMU arguments make of it.
+
+    A `-cpu` there comes behind libvirt's, and QEMU heeds the last only. What `-global` arguments set holds where
+    `-cpu` does not say otherwise.
+    """
     arguments = [argument.get("value", "") for argument in commandline.findall(f"{{{QEMU_NAMESPACE}}}arg")]
-    if "-cpu" in arguments:
-        raise document.error(
-            commandline, "a -cpu of its own in <qemu:commandline> overrides <cpu>: state it in one place"
-        )
+    where = document.where(commandline)
+    for text in [value for option, value in pairwise(arguments) if option == "-cpu"][-1:]:
+        request = _overridden(request, parse_cpu_option(text, name=document.name, line=commandline.sourceline))
     values = [value for option, value in pairwise(arguments) if option == "-global"]
     said = {setting.name for setting in request.settings}
     settings: dict[str, Property] = {}
-    for driver, key, value in cpu_globals(values, document.where(commandline)):
+    for driver, key, value in cpu_globals(values, where):
         generic = driver.count("-") == 1
         if key not in said and (generic or request.model in (None, driver.removesuffix("-cpu").rpartition("-")[0])):
             settings[key] = Property(PropertyName(key), value, COMMANDLINE)
     return replace(request, settings=(*request.settings, *settings.values()))
+
+
+def _overridden(request: CpuRequest, option: CpuRequest) -> CpuRequest:
+    """The CPU of the `-cpu` option, on the request's machine."""
+    return replace(
+        option,
+        arch=request.arch,
+        accel=request.accel,
+        machine=request.machine,
+        emulator=request.emulator,
+        topology=request.topology,
+        vcpus=request.vcpus,
+    )
 
 
 def _bare_cpu(document: Document) -> CpuRequest:

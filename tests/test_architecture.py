@@ -18,7 +18,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"cpu_map", "cpu_map_xml", "cpu_option", "cpuid", "qmp", "render", "resolve"})
     | frozenset({"domain", "domain_edit", "domain_layout", "domain_settings", "xml_document"}),
     frozenset({"sources", "record"}),
-    frozenset({"expansion"}),
+    frozenset({"expansion", "libvirt_args"}),
     frozenset({"verify", "guest", "compare"}),
     frozenset({"convert", "lock", "hooks", "report"}),
     frozenset({"cli", "__main__"}),
