@@ -177,7 +177,7 @@ def _run(command: Sequence[str], what: str, timeout: float) -> None:
         finally:
             _kill(process)
     if process.returncode != _EXIT_STATUS:
-        raise SourceError(f"{what}: ended with status {process.returncode}{_words(said)}")
+        raise SourceError(f"{what}: {_ending(process.returncode)}{_words(said)}")
 
 
 def _kill(process: subprocess.Popen[str]) -> None:
@@ -185,6 +185,10 @@ def _kill(process: subprocess.Popen[str]) -> None:
         # The whole group: QEMU may have been started by a wrapper script.
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+
+
+def _ending(returncode: int) -> str:
+    return f"ended with status {returncode}" if returncode >= 0 else f"killed by {signal.Signals(-returncode).name}"
 
 
 def _words(said: str | bytes | None) -> str:
