@@ -1,0 +1,91 @@
+"""Ratios that say what cpumap costs, each measured against its yardstick in the same run.
+
+tools/bench.py [NAME...]     default: all; --list names them
+
+A benchmark is a function here with the decorator `benchmark`; it returns the seconds of one run of the thing
+measured and of its yardstick. Runs of the two alternate, and the medians are compared, so that a machine
+that is busy with something else slows both down.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+ROOT = Path(__file__).resolve().parent.parent
+EXAMPLE = ROOT / "data/examples/web-server.xml"
+Measure = Callable[[], tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """What is measured, what against, and how often."""
+
+    title: str
+    yardstick: str
+    runs: int
+    measure: Measure
+
+
+BENCHMARKS: dict[str, Benchmark] = {}
+
+
+def benchmark(title: str, yardstick: str, runs: int = 15) -> Callable[[Measure], Measure]:
+    """Makes the function below a benchmark under its own name."""
+
+    def register(measure: Measure) -> Measure:
+        BENCHMARKS[measure.__name__.replace("_", "-")] = Benchmark(title, yardstick, runs, measure)
+        return measure
+
+    return register
+
+
+def _seconds(command: Sequence[str | Path]) -> float:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    start = time.perf_counter()
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True, cwd=ROOT, env=environment)
+    return time.perf_counter() - start
+
+
+@benchmark("translate of one file, recorded data", "python -c 'import lxml.etree'")
+def start_up() -> tuple[float, float]:
+    """A whole process each: what a script that calls cpumap once per domain pays."""
+    ours = _seconds([sys.executable, "-m", "cpumap", "translate", "--recorded", "7.2", EXAMPLE])
+    return ours, _seconds([sys.executable, "-c", "import lxml.etree"])
+
+
+def _measured(bench: Benchmark) -> str:
+    bench.measure()  # warms the page cache and the byte code
+    pairs = [bench.measure() for _ in range(bench.runs)]
+    ours, yardstick = (median(column) for column in zip(*pairs, strict=True))
+    times = f"{ours * 1000:8.1f} ms  {yardstick * 1000:8.1f} ms  {ours / yardstick:6.2f}"
+    return f"{times}  {bench.title} / {bench.yardstick}"
+
+
+def main() -> int:
+    """Runs the benchmarks named, or all."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument("--list", action="store_true", help="name the benchmarks, run none")
+    arguments = parser.parse_args()
+    unknown = set(arguments.names) - BENCHMARKS.keys()
+    if unknown:
+        parser.error(f"no such benchmark: {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
+    if arguments.list:
+        print(*BENCHMARKS, sep="\n")
+        return 0
+    print(f"{'measured':>11}  {'yardstick':>11}  {'ratio':>6}  what (medians)")
+    for name in arguments.names or BENCHMARKS:
+        print(_measured(BENCHMARKS[name]), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
