@@ -22,8 +22,8 @@ def test_every_qemu_is_of_the_release_its_name_says(qemus: Mapping[str, Path]) -
 
 
 def test_every_qemu_can_use_kvm(qemu: Path, kvm: Path) -> None:
-    command: list[str | Path] = [qemu, "-accel", "kvm", "-machine", "none", "-display", "none", "-S", "-monitor", "stdio"]
-    done = subprocess.run(command, input="info kvm\nquit\n", capture_output=True, text=True, timeout=60)
+    options = ["-accel", "kvm", "-machine", "none", "-display", "none", "-S", "-monitor", "stdio"]
+    done = subprocess.run([str(qemu), *options], input="info kvm\nquit\n", capture_output=True, text=True, timeout=60)
     assert "kvm support: enabled" in done.stdout, f"{kvm}: {done.stderr}"
 
 
