@@ -11,6 +11,7 @@ from typing import Any
 
 from cpumap.cpu import PER_INSTANCE, CpuModel, Definition, Machine, PropertyName
 from cpumap.errors import SourceError
+from cpumap.sources import Source
 from cpumap.sources.qemu import QemuSource
 from cpumap.sources.recorded import NOT_RECORDED, SCHEMA, Layer, derived_definition, with_spellings
 
@@ -35,8 +36,14 @@ class _Answers:
     static: list[str] = field(default_factory=list)
     on: ByModel = field(default_factory=dict)
     """Feature → what else switching it on in `base` sets."""
+    always: ByModel = field(default_factory=dict)
+    """Feature → the levels that it raises where full-cpuid-auto-level is off."""
     off: ByModel = field(default_factory=dict)
     """Feature → what else switching it off sets in a `base` that has all features on."""
+    never: list[str] = field(default_factory=list)
+    """Features that stay off even there."""
+    hidden: ByModel = field(default_factory=dict)
+    """Model → feature it has off → features of the model that come with it when it is switched on."""
     lacking: dict[str, str] = field(default_factory=dict)
     """Feature that the accelerator cannot give → QEMU's words for its bit."""
 
@@ -45,11 +52,12 @@ class _Answers:
         return {m: _present({**self.first[m], **change}) for m, change in self.changes[machine].items()}
 
 
-def record(source: QemuSource, reference: QemuSource, progress: Progress = lambda *_: None) -> Facts:
+def record(source: QemuSource, reference: Source, progress: Progress = lambda *_: None) -> Facts:
     """The recording of this QEMU: its answers, factorised, checked to give every one of them back.
 
-    `reference` is the same QEMU under tcg, where nothing depends on this host: it gives the vendor of each model,
-    which KVM would take from the host, and what realize adds, since KVM cannot make every model on every host.
+    `reference` is the same QEMU under tcg (or its recording), where nothing depends on this host: it gives the vendor
+    of each model, which KVM would take from the host, and what realize adds, since KVM cannot make every model on
+    every host.
     Errors: `SourceError` when QEMU fails, or when the recording would not be lossless.
     """
     answers = _Answers(_vendors(reference))
@@ -61,10 +69,11 @@ def record(source: QemuSource, reference: QemuSource, progress: Progress = lambd
     return stored
 
 
-def _vendors(reference: QemuSource) -> dict[str, str]:
+def _vendors(reference: Source) -> dict[str, str]:
     machine = _newest_first(reference.machines())[0].name
-    models = [CpuModel(definition.name) for definition in reference.definitions(machine) if definition.name != "host"]
-    return {name: facts["vendor"] for name, facts in _expanded(reference, machine, models)}
+    models = [definition.name for definition in reference.definitions(machine) if definition.name != "host"]
+    vendor = PropertyName("vendor")
+    return {name: str(reference.expand(machine, CpuModel(name), "full")[vendor]) for name in models}
 
 
 def _stored(source: QemuSource, answers: _Answers) -> Facts:
@@ -78,13 +87,19 @@ def _stored(source: QemuSource, answers: _Answers) -> Facts:
         "refused": answers.refused,
         "static": answers.static,
         "spellings": spellings,
-        "effects": {"on": _unspelled(answers.on, spellings), "off": _unspelled(answers.off, spellings)},
+        "effects": {
+            "on": _unspelled(answers.on, spellings),
+            "always": _unspelled(answers.always, spellings),
+            "off": _unspelled(answers.off, spellings),
+            "never": answers.never,
+        },
         "lacking": answers.lacking,
     }
     tables = _table_names(stored)
     definition = {t: _underived(source, answers, t) for t in tables}
     stored["like"] = _likes(definition[tables[0]])
     stored["definition"] = _factorise(definition, stored)
+    stored["hidden"] = _factorise({tables[0]: answers.hidden}, stored)
     stored["full"] = _factorise({t: _unspelled(answers.full(t), spellings) for t in tables}, stored)
     return stored
 
@@ -168,35 +183,64 @@ def _ask_effects(source: QemuSource, answers: _Answers) -> None:
     base = answers.first["base"]
     switches = [name for name, value in sorted(base.items()) if isinstance(value, bool) and name not in PER_INSTANCE]
     everything = {PropertyName(name): True for name in answers.static if isinstance(base[name], bool)}
-    whole = {str(n): v for n, v in source.expand(machine, CpuModel("base", everything), "full").items()}
-    ones = source.expand_many(machine, [CpuModel("base", {PropertyName(s): True}) for s in switches], "full")
-    less = source.expand_many(
-        machine, [CpuModel("base", {**everything, PropertyName(s): False}) for s in switches], "full"
-    )
-    answers.on = _others(switches, base, ones)
-    answers.off = _others(switches, whole, less)
+
+    def asked(below: Mapping[PropertyName, Any], value: bool) -> list[Facts]:
+        models = [CpuModel("base", {**below, PropertyName(name): value}) for name in switches]
+        return [facts for _, facts in _expanded(source, machine, models)]
+
+    whole = dict(_expanded(source, machine, [CpuModel("base", everything)]))["base"]
+    answers.on = _others(switches, base, asked({}, True))
+    without = {PropertyName("full-cpuid-auto-level"): False}
+    answers.always = _others(switches, {**base, "full-cpuid-auto-level": False}, asked(without, True))
+    answers.off = _others(switches, whole, asked(everything, False))
+    answers.never = [name for name in everything if whole[name] is False]
+    answers.hidden = _hidden(source, answers, machine)
     if source.accel == "tcg":
         answers.lacking = dict(sorted(source.realise(machine, CpuModel("base", everything)).filtered.items()))
 
 
-def _others(switches: Sequence[str], before: Facts, answers: Sequence[Mapping[PropertyName, Any]]) -> ByModel:
+def _hidden(source: QemuSource, answers: _Answers, machine: str) -> ByModel:
+    """Features that a model has, but that do not show while a feature they depend on is off in it."""
+    found: ByModel = {}
+    for model, facts in answers.first.items():
+        parents = [name for name in answers.off if name in answers.static and facts[name] is False]
+        props = _asked(source, answers, model).props
+        asked = [CpuModel(model, {**props, PropertyName(parent): True}) for parent in parents]
+        for parent, (_, after) in zip(parents, _expanded(source, machine, asked), strict=True):
+            own = {parent, *answers.on.get(parent, {})}
+            shown = [name for name in answers.static if after[name] is True and not facts[name] and name not in own]
+            if shown:
+                found.setdefault(model, {})[parent] = shown
+    return {model: found.get(model, {}) for model in answers.first}
+
+
+def _others(switches: Sequence[str], before: Facts, answers: Sequence[Facts]) -> ByModel:
+    """Switch → every other property that it changes."""
     found = {}
     for switch, after in zip(switches, answers, strict=True):
-        effect = _difference(before, {str(n): v for n, v in after.items() if n != switch})
-        effect.pop(switch, None)
+        effect = {name: value for name, value in _difference(before, after).items() if name != switch}
         if effect:
             found[switch] = effect
     return found
 
 
 def _spellings(answers: _Answers) -> dict[str, str]:
-    """Another spelling → the canonical name: switching either switches the other, and static shows only one."""
-    return {
+    """Another spelling → the canonical name, which is the one that static expansions show.
+
+    Either they differ in punctuation alone, or switching either switches the other.
+    """
+    canonical = {name.replace("_", "-").replace(".", "-"): name for name in answers.static}
+    base = answers.first["base"]
+    alike = {
+        name: canonical[plain] for name in base if (plain := name.replace("_", "-").replace(".", "-")) in canonical
+    }
+    together = {
         other: name
         for name in answers.static
         for other in answers.on.get(name, {})
-        if other not in answers.static and answers.on[name][other] is True and name in answers.on.get(other, {})
+        if answers.on[name][other] is True and name in answers.on.get(other, {})
     }
+    return {other: name for other, name in sorted({**alike, **together}.items()) if other not in answers.static}
 
 
 def _unspelled(facts: Mapping[str, Facts], spellings: Mapping[str, str]) -> ByModel:
@@ -282,7 +326,7 @@ def _table_changes(layer: Layer, answers: ByModel) -> Facts:
     return {name: value for name, value in proposed.items() if value}
 
 
-def _realised(reference: QemuSource, stored: Facts, progress: Progress) -> dict[str, ByModel]:
+def _realised(reference: Source, stored: Facts, progress: Progress) -> dict[str, ByModel]:
     """What realize adds to the full expansion, asked under the newest and the oldest machine type.
 
     Where the two agree it is taken to be the same between them; where they do not, every table is asked.
@@ -303,19 +347,17 @@ def _has(stored: Facts, model: str) -> bool:
     return model in stored["full"]["models"]
 
 
-def _realised_under(reference: QemuSource, table: str, models: Sequence[CpuModel], progress: Progress) -> ByModel:
-    if not models:
-        return {}
-    before = dict(_expanded(reference, table, models))
+def _realised_under(reference: Source, table: str, models: Sequence[CpuModel], progress: Progress) -> ByModel:
     found: ByModel = {}
+    before = [reference.expand(table, model, "full") for model in models]
     with ThreadPoolExecutor(2) as pool:
         realised = pool.map(lambda model: reference.realise(table, model).properties, models)
-        for count, (model, after) in enumerate(zip(models, realised, strict=True), 1):
+        for count, (model, full, after) in enumerate(zip(models, before, realised, strict=True), 1):
             progress(f"realised CPUs of {table}", count, len(models))
             found[model.name] = {
                 str(name): value
                 for name, value in sorted(after.items())
-                if name not in PER_INSTANCE and not _same(before[model.name].get(name), value)
+                if name not in PER_INSTANCE and not _same(full.get(name), value)
             }
     return found
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 from cpumap.commands.progress import progress_bar
 from cpumap.data import data_path
+from cpumap.errors import InputError
 from cpumap.files import write_atomically
 from cpumap.record import record, recording_text
+from cpumap.sources import Source
 from cpumap.sources.qemu import QemuSource
+from cpumap.sources.recorded import RecordedSource
 
 
 def add_record(parser: argparse.ArgumentParser) -> None:
@@ -24,15 +28,33 @@ def add_record(parser: argparse.ArgumentParser) -> None:
         help="where to write (default: VERSION_ARCH_ACCEL.json among cpumap's own recordings)",
     )
 
+    parser.add_argument(
+        "--reference",
+        metavar="FILE",
+        type=Path,
+        help="with --accel kvm: a recording of the same QEMU under tcg, for what no host changes (default: asked anew)",
+    )
+
 
 def run_record(arguments: argparse.Namespace) -> int:
-    with QemuSource(arguments.qemu, arguments.accel) as source, QemuSource(arguments.qemu, "tcg") as reference:
-        with progress_bar() as progress:
-            stored = record(source, reference, progress)
-        name = f"{source.version}_{source.arch}_{source.accel}.json"
+    with ExitStack() as closing, progress_bar() as progress:
+        source = closing.enter_context(QemuSource(arguments.qemu, arguments.accel))
+        stored = record(source, _reference(arguments, source, closing), progress)
+    name = f"{source.version}_{source.arch}_{source.accel}.json"
     path = arguments.output or data_path("expansions")
     path = path / name if path.is_dir() or not path.suffix else path
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, recording_text(stored).encode())
     print(f"cpumap: {path}: {len(stored['like'])} models, {len(stored['machines'])} machine types", file=sys.stderr)
     return 0
+
+
+def _reference(arguments: argparse.Namespace, source: QemuSource, closing: ExitStack) -> Source:
+    if source.accel == "tcg":
+        return source
+    if arguments.reference is None:
+        return closing.enter_context(QemuSource(arguments.qemu, "tcg"))
+    recorded = RecordedSource(arguments.reference)
+    if (recorded.version, recorded.accel) != (source.version, "tcg"):
+        raise InputError(f"{arguments.reference} is not a recording of QEMU {source.version} under tcg")
+    return recorded

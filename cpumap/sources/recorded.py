@@ -16,7 +16,7 @@ SCHEMA = "cpumap.expansions/1"
 NOT_RECORDED = frozenset({"max", "host"})
 """Models that are whatever the host has (under tcg `max` is only what QEMU has, and recorded)."""
 
-_LEVELS = {"level": "min-level", "xlevel": "min-xlevel", "xlevel2": "min-xlevel2"}
+_LEVELS = ("level", "level-func7", "min-level", "min-xlevel", "min-xlevel2", "xlevel", "xlevel2")
 
 Facts = Mapping[str, Any]
 
@@ -77,8 +77,8 @@ class RecordedSource:
         self.accel: Accel = stored["accel"]
         self.label = f"recorded QEMU {self.version}"
         self._lacking: Mapping[str, str] = stored["lacking"]
-        self._full, self._realised, self._definition = (
-            Layer(stored[kind], stored["like"]) for kind in ("full", "realised", "definition")
+        self._full, self._realised, self._definition, self._hidden = (
+            Layer(stored[kind], stored["like"]) for kind in ("full", "realised", "definition", "hidden")
         )
         self._tables: dict[str, str] = {
             name: entry["table"] for name, entry in stored["machines"].items() if entry["table"]
@@ -146,15 +146,18 @@ class RecordedSource:
         if unknown:
             raise UnknownName(f"{self.label} has no CPU property {unknown[0]!r}")
         canonical = {PropertyName(self._stored["spellings"].get(n, n)): value for n, value in model.props.items()}
-        on, off = self._stored["effects"]["on"], self._stored["effects"]["off"]
+        effects = self._stored["effects"]
+        hidden = self._hidden.facts(model.name, "")
         changed = {**full, **canonical}
         for name, value in canonical.items():
             if value is True:
-                changed |= _switches(on.get(name, {}), canonical)
-        for name in off:
+                shown = dict.fromkeys(hidden.get(name, ()), True)
+                changed |= _switches({**effects["on"].get(name, {}), **shown}, canonical)
+        for name, effect in effects["off"].items():
             if changed.get(PropertyName(name)) is False:
-                changed |= _switches(off[name], ())
-        changed |= _levels(full, changed, on, canonical)
+                changed |= _switches(effect, ())
+        changed |= {PropertyName(name): False for name in effects["never"]}
+        changed |= _levels(full, changed, effects, canonical)
         again = with_spellings({str(n): v for n, v in changed.items()}, self._stored["spellings"])
         return {PropertyName(name): value for name, value in again.items()}
 
@@ -166,17 +169,16 @@ def _switches(effect: Facts, given: Iterable[str]) -> dict[PropertyName, Value]:
 def _levels(
     full: Mapping[PropertyName, Value],
     changed: Mapping[PropertyName, Value],
-    effects: Mapping[str, Facts],
+    effects: Mapping[str, Mapping[str, Facts]],
     given: Iterable[str],
 ) -> dict[PropertyName, Value]:
     """The levels QEMU raises for features newly on; a level given outright stays."""
+    raised = effects["on"] if changed.get(PropertyName("full-cpuid-auto-level")) else effects["always"]
+    added = [name for name in raised if changed.get(PropertyName(name)) is True and full[PropertyName(name)] is False]
     found: dict[PropertyName, Value] = {}
-    added = [name for name in effects if changed.get(PropertyName(name)) is True and full[PropertyName(name)] is False]
-    for level in (*_LEVELS, "level-func7"):
-        name = PropertyName(level)
-        needed = [effects[feature].get(level, 0) for feature in added]
-        if level in full and level not in given and full.get(PropertyName("full-cpuid-auto-level")):
-            found[name] = max([int(full[name]), *needed])
+    for level in map(PropertyName, _LEVELS):
+        if level in full and level not in given:
+            found[level] = max([int(full[level]), *(raised[feature].get(level, 0) for feature in added)])
     return found
 
 
