@@ -97,7 +97,7 @@ def _worth_naming(expansion: Expansion) -> dict[PropertyName, Value]:
     kept = {
         name: value
         for name, value in expansion.realised.items()
-        if name in canonical and name not in PER_INSTANCE | NOT_NAMED and not _refused(name, value, expansion.realised)
+        if name in canonical and name not in PER_INSTANCE | NOT_NAMED and not is_refused(name, value, expansion.realised)
     }
     hyperv = PropertyName("hv-vendor-id")
     if kept.get(hyperv) == _DEFAULT_HV_VENDOR and hyperv not in asked:
@@ -114,7 +114,7 @@ def canonical_names(names: Collection[PropertyName], static: Collection[Property
     return frozenset(min(group, key=lambda name: (name not in static, "_" in name, name)) for group in spelled.values())
 
 
-def _refused(name: PropertyName, value: Value, realised: Mapping[PropertyName, Value]) -> bool:
+def is_refused(name: PropertyName, value: Value, realised: Mapping[PropertyName, Value]) -> bool:
     """Whether QEMU reads this value out but takes it from nobody (measured on 5.2 to 11.1)."""
     if name == "lbr-fmt":
         return isinstance(value, int) and value > _LBR_FMT_UNSET
