@@ -83,23 +83,23 @@ class _Editor:
         return former
 
     def new_commandline(self, old: Span | None, extra_args: Sequence[str]) -> list[Edit]:
-        """A `<qemu:commandline>` in place of an empty one, or at the end of the domain."""
+        """A `<qemu:commandline>` opened where it is self-closing, or put at the end of the domain."""
+        if old is not None:
+            margin = self.margin(old.start)
+            inside = self.arguments(extra_args, margin)
+            return [(old.end - self.size("/>"), old.end, f">{inside}{margin}</{old.tag}>")]
         root = self.layout.root
         if root is None or root.inner_end is None or root.tag == "cpu":
             raise DomainError("QEMU arguments need a <domain> to stand in", f"{self.name}:1")
         edits: list[Edit] = []
         if self.layout.qemu_prefix is None:
             self.layout.qemu_prefix = "qemu" if "qemu" not in self.layout.prefixes else "libvirt-qemu"
-            behind_tag = root.start + len("<domain") * self.unit
+            behind_tag = root.start + self.size("<domain")
             edits.append((behind_tag, behind_tag, f" xmlns:{self.layout.qemu_prefix}='{QEMU_NAMESPACE}'"))
         tag = f"{self.layout.qemu_prefix}:commandline"
-        if old is not None:
-            margin, start, end = self.margin(old.start), old.start, old.end
-            lead = ""
-        else:
-            margin = lead = self.margin(next(iter(self.layout.children.values())).start)
-            start = end = self.behind_content(root.inner_end)
-        return [*edits, (start, end, f"{lead}<{tag}>{self.arguments(extra_args, margin)}{margin}</{tag}>")]
+        margin = self.margin(next(iter(self.layout.children.values())).start)
+        end = self.behind_content(root.inner_end)
+        return [*edits, (end, end, f"{margin}<{tag}>{self.arguments(extra_args, margin)}{margin}</{tag}>")]
 
     def arguments(self, extra_args: Sequence[str], margin: str) -> str:
         step = "  " if margin else ""
