@@ -11,6 +11,9 @@ from cpumap.cpu_map import SECTIONS, CpuMap, MapFile
 from cpumap.errors import CpuMapError, InputError, UnknownName
 from cpumap.xml_document import Document, read_input
 
+_PLACES = (b"<cpuid", b"<msr", b"<alias")
+"""What stands inside the definition of a feature only."""
+
 
 def read_cpu_map(path: Path, arch: str) -> CpuMap:
     """The CPU map at `path`, of which nothing but names is read. Errors as `cpumap.cpu_map.load_cpu_map` has them."""
@@ -51,8 +54,8 @@ def children(top: Any, tag: str) -> Iterator[Any]:
 def feature_elements(files: Iterable[MapFile], arch: str) -> Iterator[tuple[Document, Any]]:
     """Every `<feature>` that defines a feature."""
     for file in files:
-        # Models name features too: a file of models is only parsed here if it says where a feature sits.
-        if b"<model" in file.content and b"<cpuid" not in file.content and b"<msr" not in file.content:
+        # A model's file names features too, but is no place to look for their definitions.
+        if not file.section and b"<model" in file.content and not any(tag in file.content for tag in _PLACES):
             continue
         document, top = definitions(file, arch)
         for element in children(top, "feature"):
