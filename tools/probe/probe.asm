@@ -13,7 +13,7 @@
 
 cpu x64
 
-IMAGE_SIZE   equ 1024                   ; the image ends where the first megabyte ends
+IMAGE_SIZE   equ 960                    ; the image ends where the first megabyte ends
 EXIT_STATUS  equ 0x2A
 
 MSR          equ -1                     ; in a record's second dword
