@@ -81,12 +81,13 @@ class Sheet:
     def document(self, cpu: str, declaration: str = "", commandline: str = "") -> bytes:
         encoding = str(self.layout["encoding"])
         wrapper = str(self.layout["wrapper"])
+        start, end = (f"<{wrapper}>", f"</{wrapper}>") if wrapper else ("", "")
         prolog = f"<?xml version='1.0' encoding='{encoding.removesuffix('-sig')[:6].rstrip('-')}'?>\n"
         text = (
-            f"{prolog}{self.layout['header']}{f'<{wrapper}>' if wrapper else ''}"
+            f"{prolog}{self.layout['header']}{start}"
             f"<domain{declaration}{self.layout['attributes']}>{self.margin}<name>a</name>{self.lines('before')}"
             f"{self.margin}<os><type>hvm</type></os>{cpu}{self.lines('between')}{self.margin}<devices/>"
-            f"{self.lines('after')}{commandline}{self.newline}</domain>{self.newline}{f'</{wrapper}>' if wrapper else ''}"
+            f"{self.lines('after')}{commandline}{self.newline}</domain>{self.newline}{end}"
         )
         return text.encode(encoding)
 
@@ -184,13 +185,14 @@ def test_a_cpu_alone() -> None:
 
 
 REFUSED = {
-    "not XML": (b"<domain>\n<name>", 2, "not well-formed XML: no element found"),
+    "not XML": (b"<domain>\n<name>", 2, "not well-formed XML: Premature end of data"),
     "wrong root": (b"<network/>", 1, "expected <domain> or <cpu>, found <network>"),
     "no domain": (b"<domstatus/>", 1, "no <domain> and no <cpu>"),
-    "entities": (b"<!DOCTYPE d [\n<!ENTITY a 'b'>]><domain>&a;</domain>", 2, "XML entities are not accepted"),
+    "entities": (b"<!DOCTYPE d [\n<!ENTITY a 'b'>]><domain>&a;</domain>", 1, "XML entities are not accepted"),
     "no place": (b"<domain/>", 1, "no place for a <cpu> in this <domain>"),
     "no place for arguments": (b"<cpu/>", 1, "QEMU arguments need a <domain> to stand in"),
-    "encoding": (b"<?xml version='1.0' encoding='bogus'?><domain/>", 1, "this XML cannot be edited: unknown encoding"),
+    "encoding": (b"<?xml version='1.0' encoding='bogus'?><domain/>", 1, "not well-formed XML: Unsupported encoding"),
+    "not in ASCII": ("<?xml version='1.0' encoding='cp037'?><domain/>".encode("cp037"), 1, "this XML cannot be edited"),
 }
 
 
