@@ -59,17 +59,20 @@ def parse_request(xml: bytes | str | PathLike[str], *, name: str = "") -> CpuReq
     name = name or "<stdin>"
     if not looks_like_xml(xml):
         return parse_cpu_option(_decoded(xml, name), name=name)
-    document = Document.parse(xml, name, DomainError)
+    return request_of(Document.parse(xml, name, DomainError))
+
+
+def request_of(document: Document) -> CpuRequest:
+    """What a parsed `<domain>` or `<cpu>` asks for. `DomainError` says `file:line`."""
     if document.root.tag == "cpu":
         return _bare_cpu(document)
     return _domain(document, domain_element(document))
 
 
-def cpu_children(data: bytes, names: Collection[str], *, name: str = "<stdin>") -> list[str]:
+def cpu_children(document: Document, names: Collection[str]) -> list[str]:
     """The children of `<cpu>` with these names, as XML text, in order; none where there is no `<cpu>`."""
     from lxml import etree
 
-    document = Document.parse(data, name, DomainError)
     cpu = document.root if document.root.tag == "cpu" else domain_element(document).find("cpu")
     found = [] if cpu is None else [child for child in cpu if child.tag in names]
     texts = [etree.tostring(child, encoding="unicode", with_tail=False) for child in found]

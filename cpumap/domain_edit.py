@@ -7,28 +7,42 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from cpumap.cpu_option import CPU_TYPENAME
-from cpumap.domain_layout import ANCHORS, COMMANDLINE, QEMU_NAMESPACE, Layout, Span, read_layout
+from cpumap.domain_layout import ANCHORS, QEMU_NAMESPACE, Layout, Span
 from cpumap.errors import DomainError
+from cpumap.xml_document import Document
+
+MACHINE = re.compile(r"""\smachine\s*=\s*(["'])(.*?)\1""", re.DOTALL)
 
 Edit = tuple[int, int, str]
 """The bytes from one offset to another become this text."""
 
 
 def replace_cpu(
-    document: bytes, cpu_element: bytes | None, extra_args: Sequence[str] = (), *, name: str = "<stdin>"
+    document: bytes,
+    cpu_element: bytes | None,
+    extra_args: Sequence[str] = (),
+    *,
+    name: str = "<stdin>",
+    machine: str | None = None,
+    parsed: Document | None = None,
 ) -> bytes:
     """The document with this `<cpu>` (None: its own), and with these QEMU arguments in its `<qemu:commandline>`.
 
     `cpu_element` is UTF-8, its first line not indented; it takes the document's indentation, line ends and
     encoding. `-cpu`, and `-global` arguments for CPU typenames, that the document had are replaced by `extra_args`;
-    the user's other arguments and environment stay. `DomainError` when the document has no place for it.
+    the user's other arguments and environment stay. `machine` is a new machine type for `<type machine=>`. `parsed`
+    spares parsing the document again. `DomainError` when the document has no place for it.
     """
-    layout = read_layout(document, name)
+    layout = Layout(document, parsed or Document.parse(document, name, DomainError))
     editor = _Editor(document, layout, name)
     edits = [*([editor.cpu(cpu_element.decode())] if cpu_element else []), *editor.commandline(extra_args)]
-    for start, end, text in sorted(edits, key=lambda edit: edit[:2])[::-1]:
-        document = document[:start] + text.encode(layout.codec, "xmlcharrefreplace") + document[end:]
-    return document
+    edits += [editor.machine(machine)] if machine else []
+    pieces: list[bytes] = []
+    done = 0
+    for start, end, text in sorted(edits, key=lambda edit: edit[:2]):
+        pieces += [document[done:start], text.encode(layout.codec, "xmlcharrefreplace")]
+        done = end
+    return b"".join([*pieces, document[done:]])
 
 
 def attribute(value: str) -> str:
@@ -44,30 +58,41 @@ class _Editor:
         self.layout = layout
         self.name = name
         self.codec = "latin-1" if layout.codec == "ascii" else layout.codec
-        self.unit = len(" ".encode(self.codec))
+        self.unit = layout.unit
         self.newline = "\r\n" if "\r\n".encode(self.codec) in document else "\n"
 
     def cpu(self, element: str) -> Edit:
         """The edit that replaces the `<cpu>`, or puts one where libvirt writes it."""
-        root, children = self.layout.root, self.layout.children
-        old = root if root is not None and root.tag == "cpu" else children.get("cpu")
+        layout = self.layout
+        old = layout.root if layout.element.tag == "cpu" else layout.child("cpu")
         if old is not None:
             return old.start, old.end, self.indented(element, self.margin(old.start))
-        anchor = next((children[tag] for tag in ANCHORS if tag in children), None)
+        anchor = next((span for tag in ANCHORS if (span := layout.child(tag)) is not None), None)
         if anchor is None:
             raise DomainError("no place for a <cpu> in this <domain>", f"{self.name}:1")
         margin = self.margin(anchor.start)
         return anchor.end, anchor.end, margin + self.indented(element, margin)
+
+    def machine(self, machine: str) -> Edit:
+        """The edit that puts another machine type into `<type machine=>`."""
+        span = self.layout.child("os/type")
+        tag = "" if span is None else self.document[span.start : span.inner_start].decode(self.codec)
+        match = MACHINE.search(tag)
+        if span is None or match is None:
+            raise DomainError("no <type machine=> to change", f"{self.name}:1")
+        start, end = (span.start + self.unit * offset for offset in match.span(2))
+        return start, end, attribute(machine)[1:-1]
 
     def commandline(self, extra_args: Sequence[str]) -> list[Edit]:
         """The edits that take our former arguments away and put the new ones in."""
         former = self.former()
         if not extra_args and not former:
             return []
-        old = self.layout.children.get(COMMANDLINE)
+        element = self.layout.commandline
+        old = None if element is None else self.layout.span(element)
         if old is None or old.inner_end is None:
             return self.new_commandline(old, extra_args)
-        if not extra_args and len(former) == len(self.layout.arguments) and not self.layout.environment:
+        if not extra_args and len(former) == sum(1 for _ in self.layout.arguments) and not self.layout.environment:
             return [(old.start - self.size(self.margin(old.start)), old.end, "")]
         edits = [(span.start - self.size(self.margin(span.start)), span.end, "") for span in former]
         behind = self.behind_content(old.inner_end)
@@ -76,8 +101,7 @@ class _Editor:
     def former(self) -> list[Span]:
         """The `-cpu` arguments, and the `-global` ones for CPU typenames, each with its value."""
         former: list[Span] = []
-        arguments = self.layout.arguments
-        for (option, text), (value, setting) in pairwise(arguments):
+        for (option, text), (value, setting) in pairwise(self.layout.arguments):
             if text == "-cpu" or (text == "-global" and CPU_TYPENAME.fullmatch(setting.partition(".")[0])):
                 former += [option, value]
         return former
@@ -88,22 +112,24 @@ class _Editor:
             margin = self.margin(old.start)
             inside = self.arguments(extra_args, margin)
             return [(old.end - self.size("/>"), old.end, f">{inside}{margin}</{old.tag}>")]
-        root = self.layout.root
-        if root is None or root.inner_end is None or root.tag == "cpu":
+        if self.layout.element.tag == "cpu" or self.layout.root.inner_end is None:
             raise DomainError("QEMU arguments need a <domain> to stand in", f"{self.name}:1")
         edits: list[Edit] = []
-        if self.layout.qemu_prefix is None:
-            self.layout.qemu_prefix = "qemu" if "qemu" not in self.layout.prefixes else "libvirt-qemu"
-            behind_tag = root.start + self.size("<domain")
-            edits.append((behind_tag, behind_tag, f" xmlns:{self.layout.qemu_prefix}='{QEMU_NAMESPACE}'"))
-        tag = f"{self.layout.qemu_prefix}:commandline"
-        margin = self.margin(next(iter(self.layout.children.values())).start)
-        end = self.behind_content(root.inner_end)
-        return [*edits, (end, end, f"{margin}<{tag}>{self.arguments(extra_args, margin)}{margin}</{tag}>")]
+        prefix = self.layout.qemu_prefix
+        if prefix is None:
+            prefix = "qemu" if "qemu" not in self.layout.prefixes else "libvirt-qemu"
+            behind_tag = self.layout.root.start + len("<domain") * self.unit
+            edits.append((behind_tag, behind_tag, f" xmlns:{prefix}='{QEMU_NAMESPACE}'"))
+        first = self.layout.first_child()
+        margin = self.margin(first.start) if first else ""
+        end = self.behind_content(self.layout.root.inner_end)
+        inside = self.arguments(extra_args, margin, prefix)
+        return [*edits, (end, end, f"{margin}<{prefix}:commandline>{inside}{margin}</{prefix}:commandline>")]
 
-    def arguments(self, extra_args: Sequence[str], margin: str) -> str:
+    def arguments(self, extra_args: Sequence[str], margin: str, prefix: str | None = None) -> str:
+        """The `<qemu:arg>` elements, under the margin of what they stand in."""
         step = "  " if margin else ""
-        tag = f"{self.layout.qemu_prefix}:arg"
+        tag = f"{prefix or self.layout.qemu_prefix}:arg"
         return "".join(f"{margin}{step}<{tag} value={attribute(argument)}/>" for argument in extra_args)
 
     def margin(self, offset: int) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import codecs
-from dataclasses import dataclass, field
-from typing import NoReturn
-from xml.parsers import expat
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 from cpumap.errors import DomainError
+from cpumap.xml_document import Document
 
 QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
 COMMANDLINE = "qemu:commandline"
@@ -17,52 +20,134 @@ WRAPPERS = ("domstatus", "domainsnapshot", "domaincheckpoint")
 ANCHORS = ("features", "os", "vcpu", "currentMemory", "memory", "uuid", "name", "devices")
 """Children of `<domain>` behind which a `<cpu>` is put where there was none, the best first."""
 
+_START_TAG = re.compile(r"<[^\s/>]+(?:[^>\"']|\"[^\"]*\"|'[^']*')*?(/?)>")
+_OPAQUE = {"<!--": "-->", "<![CDATA[": "]]>", "<?": "?>"}
+"""What may hold a `<` that starts no tag; in text and attribute values XML forbids it."""
 
-@dataclass(slots=True)
+
+@dataclass(frozen=True, slots=True)
 class Span:
     """An element in the document, in byte offsets."""
 
     tag: str
     """As written, with its prefix."""
     start: int
-    inner_end: int | None = None
+    inner_start: int
+    """Behind its start tag."""
+    inner_end: int | None
     """Where its end tag starts; None when it is self-closing."""
-    end: int = 0
-    """Behind the element; 0 while it is open."""
+    end: int
+    """Behind the element."""
 
 
-@dataclass(slots=True)
 class Layout:
-    """The spans of a `<domain>`, or of a `<cpu>` alone, and of the children that a splice touches or leans on."""
+    """The spans of a `<domain>`, or of a `<cpu>` alone, and of what stands in it.
 
-    codec: str
-    """What new text is encoded in; `ascii` stands for every encoding that contains it."""
-    root: Span | None = None
-    """The `<domain>`, or the document's `<cpu>`."""
-    qemu_prefix: str | None = None
-    """The prefix for libvirt's QEMU namespace: of `<qemu:commandline>` itself, else as declared on `<domain>`."""
-    prefixes: tuple[str, ...] = ()
-    """All prefixes declared on `<domain>`."""
-    children: dict[str, Span] = field(default_factory=dict)
-    """The first `<cpu>`, the first of each of `ANCHORS`, and the `<qemu:commandline>`."""
-    arguments: list[tuple[Span, str]] = field(default_factory=list)
-    """Every `<qemu:arg>` with its value, in order."""
-    environment: bool = False
-    """Whether `<qemu:commandline>` has other elements than arguments."""
+    An element is found by counting: the n-th of its name in the tree is the n-th tag of that name in the text.
+    """
+
+    def __init__(self, data: bytes, document: Document) -> None:
+        """`document` is what `data` was parsed to. `DomainError` when it holds no `<domain>` and is no `<cpu>`."""
+        self.codec = document_codec(data)
+        """What new text is encoded in; `ascii` stands for every encoding that contains it."""
+        self.unit = 1 if self.codec == "ascii" else 2
+        self._text = _without_opaque(_code_units(data, self.codec))
+        self._document = document
+        self._tags: dict[str, dict[Any, int]] = {}
+        self.element = _domain_or_cpu(document)
+        _refuse_odd_encoding(document, self.codec)
+
+    @cached_property
+    def root(self) -> Span:
+        """The `<domain>`, or the document's `<cpu>`."""
+        return self.span(self.element)
+
+    @cached_property
+    def commandline(self) -> Any | None:
+        """The `<qemu:commandline>` element that counts: the last."""
+        found = self.element.findall(f"{{{QEMU_NAMESPACE}}}commandline")
+        return found[-1] if found else None
+
+    @property
+    def prefixes(self) -> Sequence[str]:
+        """All prefixes declared on `<domain>` or above."""
+        return tuple(prefix for prefix in self.element.nsmap if prefix)
+
+    @property
+    def qemu_prefix(self) -> str | None:
+        """The prefix for libvirt's QEMU namespace: of `<qemu:commandline>` itself, else as declared on `<domain>`."""
+        if self.commandline is not None:
+            return str(self.commandline.prefix)
+        return next((p for p, uri in self.element.nsmap.items() if p and uri == QEMU_NAMESPACE), None)
+
+    @property
+    def arguments(self) -> Iterator[tuple[Span, str]]:
+        """Every `<qemu:arg>` with its value, in order."""
+        for element in () if self.commandline is None else self.commandline.iterchildren(f"{{{QEMU_NAMESPACE}}}arg"):
+            yield self.span(element), element.get("value", "")
+
+    @property
+    def environment(self) -> bool:
+        """Whether `<qemu:commandline>` has other elements than arguments."""
+        children = () if self.commandline is None else self.commandline
+        return any(child.tag != f"{{{QEMU_NAMESPACE}}}arg" for child in children)
+
+    def child(self, path: str) -> Span | None:
+        """The first element at this path below the `<domain>`."""
+        element = self.element.find(path)
+        return None if element is None else self.span(element)
+
+    def first_child(self) -> Span | None:
+        """The first element in the `<domain>`."""
+        return self.span(self.element[0]) if len(self.element) else None
+
+    def span(self, element: Any) -> Span:
+        """Where this element of the document stands."""
+        tag = f"{element.prefix}:{_local(element)}" if element.prefix else str(element.tag)
+        start = self._starts(tag, element)[element]
+        match = self._start_tag(start)
+        if match[1]:
+            return self._span(tag, start, match.end(), None, match.end())
+        inner_end, end = self._end(tag, match.end())
+        return self._span(tag, start, match.end(), inner_end, end)
+
+    def _span(self, tag: str, start: int, inner_start: int, inner_end: int | None, end: int) -> Span:
+        unit = self.unit
+        return Span(tag, start * unit, inner_start * unit, None if inner_end is None else inner_end * unit, end * unit)
+
+    def _starts(self, tag: str, element: Any) -> dict[Any, int]:
+        """Every element written with this tag → where it starts, in characters."""
+        if tag not in self._tags:
+            elements = self._document.root.iter(f"{{*}}{_local(element)}")
+            same = (other for other in elements if other.prefix == element.prefix)
+            self._tags[tag] = dict(zip(same, _tags(self._text, f"<{tag}"), strict=True))
+        return self._tags[tag]
+
+    def _end(self, tag: str, position: int) -> tuple[int, int]:
+        """The end tag that belongs to the start tag which ends at the position: where it starts and ends."""
+        open_ = 1
+        for match in re.compile(rf"<(/?){re.escape(tag)}(?=[\s/>])").finditer(self._text, position):
+            if match[1]:
+                open_ -= 1
+            elif not self._closes_itself(match.start()):
+                open_ += 1
+            if not open_:
+                return match.start(), self._text.index(">", match.start()) + 1
+        raise ValueError(f"<{tag}> is not closed: the document is not the one that was parsed")
+
+    def _closes_itself(self, start: int) -> bool:
+        return bool(self._start_tag(start)[1])
+
+    def _start_tag(self, start: int) -> re.Match[str]:
+        match = _START_TAG.match(self._text, start)
+        if match is None:
+            raise ValueError(f"no start tag at {start}: the document is not the one that was parsed")
+        return match
 
 
 def read_layout(data: bytes, name: str = "<stdin>") -> Layout:
     """The layout of the document; `DomainError` when it is not XML, has entities, or holds no `<domain>`."""
-    reader = _Reader(data, name)
-    try:
-        reader.parser.Parse(data, True)
-    except expat.ExpatError as err:
-        raise DomainError(f"not well-formed XML: {expat.ErrorString(err.code)}", f"{name}:{err.lineno}") from err
-    except (LookupError, ValueError) as err:  # pyexpat, about the declared encoding
-        raise DomainError(f"this XML cannot be edited: {err}", f"{name}:1") from err
-    if reader.layout.root is None:
-        raise DomainError("no <domain> and no <cpu>", f"{name}:1")
-    return reader.layout
+    return Layout(data, Document.parse(data, name, DomainError))
 
 
 def document_codec(data: bytes) -> str:
@@ -72,95 +157,67 @@ def document_codec(data: bytes) -> str:
     return "utf-16-be" if data.startswith((codecs.BOM_UTF16_BE, b"\0<")) else "ascii"
 
 
-class _Reader:
-    """Expat's callbacks. Of the open elements only the domain, one child and one argument are followed."""
+def _domain_or_cpu(document: Document) -> Any:
+    root = document.root
+    if root.tag not in ("domain", "cpu", *WRAPPERS):
+        raise DomainError(f"expected <domain> or <cpu>, found <{root.tag}>", f"{document.name}:1")
+    element = root if root.tag in ("domain", "cpu") else next(root.iter("domain"), None)
+    if element is None:
+        raise DomainError("no <domain> and no <cpu>", f"{document.name}:1")
+    return element
 
-    def __init__(self, data: bytes, name: str) -> None:
-        self.data = data
-        self.name = name
-        self.layout = Layout(document_codec(data))
-        self.depth = 0
-        self.child_depth = 0
-        """At which depth children of the domain open; 0 before the domain, -1 behind it."""
-        self.open: list[Span] = []
-        self.open_depth = -1
-        """The depth to which the innermost of `open` closes."""
-        self.declared: dict[str, str] = {}
-        self.parser = expat.ParserCreate(namespace_separator=" ")
-        self.parser.namespace_prefixes = True
-        self.parser.ordered_attributes = True
-        self.parser.StartElementHandler = self.start
-        self.parser.EndElementHandler = self.end
-        self.parser.StartNamespaceDeclHandler = self.declare
-        self.parser.EntityDeclHandler = self.entity
 
-    def entity(self, *_: object) -> NoReturn:
-        raise DomainError("XML entities are not accepted", f"{self.name}:{self.parser.CurrentLineNumber}")
+def _refuse_odd_encoding(document: Document, codec: str) -> None:
+    """What is no superset of ASCII, byte by byte, cannot be searched for tags: UTF-7, UTF-32, ISO-2022, EBCDIC."""
+    encoding: str = document.root.getroottree().docinfo.encoding or "utf-8"
+    if encoding.lower() == "utf-8" or codec != "ascii":
+        return
+    try:
+        plain = bytes(range(0x20, 0x7F)).decode(encoding) == bytes(range(0x20, 0x7F)).decode()
+    except (LookupError, UnicodeError) as err:
+        raise DomainError(f"this XML cannot be edited: {err}", f"{document.name}:1") from err
+    if not plain or encoding.lower().startswith(("iso-2022", "hz", "utf-7")):
+        raise DomainError(f"this XML cannot be edited: its encoding is {encoding}", f"{document.name}:1")
 
-    def declare(self, prefix: str | None, uri: str | None) -> None:
-        """Comes before the start of the element that has the declaration."""
-        if prefix and uri:
-            self.declared[prefix] = uri
 
-    def start(self, name: str, attributes: list[str]) -> None:
-        self.depth = depth = self.depth + 1
-        if depth > self.child_depth + 1 > 1:
-            return
-        if not self.child_depth:
-            self.start_outside(name)
-        elif depth == self.child_depth:
-            self.start_child(name)
-        elif self.open[-1].tag.endswith(":commandline"):
-            self.start_argument(name, attributes)
+def _local(element: Any) -> str:
+    return str(element.tag).rpartition("}")[2]
 
-    def start_outside(self, name: str) -> None:
-        if self.depth == 1 and name not in ("domain", "cpu", *WRAPPERS):
-            raise DomainError(f"expected <domain> or <cpu>, found <{name}>", f"{self.name}:1")
-        if name == "domain" or (name == "cpu" and self.depth == 1):
-            self.layout.root = self.push(name)
-            self.layout.prefixes = tuple(self.declared)
-            self.layout.qemu_prefix = next((p for p, uri in self.declared.items() if uri == QEMU_NAMESPACE), None)
-            self.child_depth = self.depth + 1
-        self.declared.clear()
 
-    def start_child(self, name: str) -> None:
-        uri, _, rest = name.partition(" ")
-        if uri == QEMU_NAMESPACE and rest.startswith("commandline "):
-            self.layout.qemu_prefix = rest.split()[1]
-            self.layout.children[COMMANDLINE] = self.push(f"{self.layout.qemu_prefix}:commandline")
-        elif (name == "cpu" or name in ANCHORS) and name not in self.layout.children:
-            self.layout.children[name] = self.push(name)
+def _code_units(data: bytes, codec: str) -> str:
+    """One character for each byte, or each 16-bit unit, so that offsets in the text are offsets in the document."""
+    if codec == "ascii":
+        return data.decode("latin-1")
+    high, low = (data[1::2], data[::2]) if codec == "utf-16-le" else (data[::2], data[1::2])
+    return "".join(chr(256 * first + second) for first, second in zip(high, low, strict=True))
 
-    def start_argument(self, name: str, attributes: list[str]) -> None:
-        uri, _, rest = name.partition(" ")
-        if uri == QEMU_NAMESPACE and rest.startswith("arg "):
-            values = dict(zip(attributes[::2], attributes[1::2], strict=True))
-            self.layout.arguments.append((self.push(f"{rest.split()[1]}:arg"), values.get("value", "")))
-        else:
-            self.layout.environment = True
 
-    def push(self, tag: str) -> Span:
-        span = Span(tag, self.parser.CurrentByteIndex)
-        self.open.append(span)
-        self.open_depth = self.depth - 1
-        return span
+def _without_opaque(text: str) -> str:
+    """The text with blanks for comments, CDATA sections and processing instructions."""
+    pieces: list[str] = []
+    done = 0
+    while opaque := _next_opaque(text, done):
+        start, end = opaque
+        pieces += [text[done:start], " " * (end - start)]
+        done = end
+    return "".join([*pieces, text[done:]]) if pieces else text
 
-    def end(self, _: str) -> None:
-        self.depth = depth = self.depth - 1
-        if depth == self.open_depth:
-            self.close(self.open.pop())
-            self.open_depth -= 1
-            if not self.open:
-                self.child_depth = self.open_depth = -1
 
-    def close(self, span: Span) -> None:
-        """Expat stands on the end tag, or behind a self-closing tag; no parent has the tag of its child."""
-        span.end = self.parser.CurrentByteIndex
-        end_tag = f"</{span.tag}".encode(self.layout.codec)
-        if self.data.startswith(end_tag, span.end):
-            span.inner_end = span.end
-            closing = ">".encode(self.layout.codec)
-            span.end += len(end_tag)
-            while not self.data.startswith(closing, span.end):
-                span.end += len(closing)
-            span.end += len(closing)
+def _next_opaque(text: str, position: int) -> tuple[int, int] | None:
+    """Where the next one starts and ends. `!` and `?` are looked for, since `<` is everywhere."""
+    while marks := [at for at in (text.find("!", position), text.find("?", position)) if at >= 0]:
+        start = min(marks) - 1
+        for opening, closing in _OPAQUE.items():
+            if text.startswith(opening, max(start, 0)):
+                return start, text.index(closing, start + len(opening)) + len(closing)
+        position = start + 2
+    return None
+
+
+def _tags(text: str, opening: str) -> Iterator[int]:
+    """Where tags that begin so start."""
+    position = text.find(opening)
+    while position >= 0:
+        if text[position + len(opening)] in " \t\r\n/>":
+            yield position
+        position = text.find(opening, position + 1)

@@ -75,20 +75,29 @@ def cpu_xml(cpu: ExplicitCpu, cpu_map: CpuMap, kept: Sequence[str] = ()) -> str:
     )
 
 
-def domain_xml(cpu: ExplicitCpu, cpu_map: CpuMap, document: bytes, name: str) -> bytes:
+def domain_xml(cpu: ExplicitCpu, cpu_map: CpuMap, document: bytes, name: str, machine: str | None = None) -> bytes:
     """The domain document with this CPU in it, every byte outside `<cpu>` and `<qemu:commandline>` as it was.
 
     What `<cpu>` has no words for goes to `<qemu:commandline>` as `-global`. A CPU that stands on a model which libvirt
-    does not have stays as it was in `<cpu>`, and a full `-cpu` follows libvirt's own: QEMU takes the last.
+    does not have stays as it was in `<cpu>`, and a full `-cpu` follows libvirt's own: QEMU takes the last. `machine` is
+    a new machine type for the domain.
     """
     from cpumap.domain import cpu_children
     from cpumap.domain_edit import replace_cpu
+    from cpumap.errors import DomainError
+    from cpumap.xml_document import Document
 
+    parsed = Document.parse(document, name, DomainError)
+    element, arguments = domain_parts(cpu, cpu_map, cpu_children(parsed, KEPT))
+    return replace_cpu(document, element, arguments, name=name, machine=machine, parsed=parsed)
+
+
+def domain_parts(cpu: ExplicitCpu, cpu_map: CpuMap, kept: Sequence[str] = ()) -> tuple[bytes | None, list[str]]:
+    """What makes a domain have this CPU: its `<cpu>` element (None: the one it has) and QEMU arguments beside it."""
     if not stands_on_libvirt_model(cpu):
-        return replace_cpu(document, None, explicit_arguments(cpu), name=name)
+        return None, explicit_arguments(cpu)
     outside = {prop.name: prop.value for prop in beyond_cpu_xml(cpu, cpu_map)}
-    element = cpu_xml(cpu, cpu_map, cpu_children(document, KEPT, name=name))
-    return replace_cpu(document, element.encode(), global_arguments(_ANY_CPU, outside), name=name)
+    return cpu_xml(cpu, cpu_map, kept).encode(), global_arguments(_ANY_CPU, outside)
 
 
 def stands_on_libvirt_model(cpu: ExplicitCpu) -> bool:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from cpumap.cpu import CpuRequest, ExplicitCpu
 from cpumap.cpu_map import CpuMap, load_cpu_map
-from cpumap.domain import cpu_children, parse_request
+from cpumap.domain import cpu_children, looks_like_xml, parse_request
+from cpumap.errors import DomainError
 from cpumap.expansion import expand
 from cpumap.render import (
     KEPT,
@@ -23,6 +24,7 @@ from cpumap.render import (
 from cpumap.resolve import DEFAULT_CHOICES, Choices, resolve
 from cpumap.sources import Source
 from cpumap.sources.choose import Wanted, choose_source
+from cpumap.xml_document import Document
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,10 @@ def write(cpu: ExplicitCpu, cpu_map: CpuMap, document: bytes, written: Written, 
         case "readconfig":
             return readconfig(cpu).encode()
         case "cpu-xml":
-            return cpu_xml(cpu, cpu_map, cpu_children(document, KEPT, name=name)).encode()
+            return cpu_xml(cpu, cpu_map, _kept(document, name)).encode()
         case "args":
             return args_text(explicit_arguments(cpu, written.style)).encode()
+
+
+def _kept(document: bytes, name: str) -> list[str]:
+    return cpu_children(Document.parse(document, name, DomainError), KEPT) if looks_like_xml(document) else []

@@ -192,7 +192,7 @@ REFUSED = {
     "no place": (b"<domain/>", 1, "no place for a <cpu> in this <domain>"),
     "no place for arguments": (b"<cpu/>", 1, "QEMU arguments need a <domain> to stand in"),
     "encoding": (b"<?xml version='1.0' encoding='bogus'?><domain/>", 1, "not well-formed XML: Unsupported encoding"),
-    "not in ASCII": ("<?xml version='1.0' encoding='cp037'?><domain/>".encode("cp037"), 1, "this XML cannot be edited"),
+    "not in ASCII": (b"<?xml version='1.0' encoding='iso-2022-jp'?><domain/>", 1, "this XML cannot be edited"),
 }
 
 
