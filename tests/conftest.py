@@ -62,9 +62,6 @@ def kvm() -> Path:
 
 @pytest.fixture(scope="session")
 def libvirt_connection() -> Iterator[libvirt.virConnect]:
-    """A connection to a real libvirtd's QEMU driver, started for the tests if none was running.
-
-    Tests that use it belong to one xdist group: `@pytest.mark.xdist_group("libvirt")`.
-    """
+    """A connection to a real libvirtd's QEMU driver, started for the tests if none was running."""
     with libvirtd.connection() as connection:
         yield connection

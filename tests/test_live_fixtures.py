@@ -27,7 +27,6 @@ def test_every_qemu_can_use_kvm(qemu: Path, kvm: Path) -> None:
     assert "kvm support: enabled" in done.stdout, f"{kvm}: {done.stderr}"
 
 
-@pytest.mark.xdist_group("libvirt")
 def test_libvirtd_offers_guests_on_qemu(libvirt_connection: libvirt.virConnect) -> None:
     assert libvirt_connection.getType() == "QEMU"
     capabilities = libvirt_connection.getDomainCapabilities(None, "x86_64", None, "qemu")

@@ -15,8 +15,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.xdist_group("packaging")
-
 TREE = Path(__file__).parent.parent
 EXAMPLE = TREE / "data/examples/web-server.xml"
 SITE_PACKAGES = Path(pytest.__file__).parent.parent
