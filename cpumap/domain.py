@@ -29,7 +29,7 @@ from cpumap.cpu_option import cpu_globals, parse_cpu_option
 from cpumap.domain_layout import COMMANDLINE, QEMU_NAMESPACE, WRAPPERS
 from cpumap.domain_settings import domain_settings
 from cpumap.errors import DomainError
-from cpumap.xml_document import Document, c_integer, read_input
+from cpumap.xml_document import Document, c_integer, first_child, read_input
 
 NAMESPACES = re.compile(r"""\sxmlns:[^=\s]+=(?:"[^"]*"|'[^']*')""")
 """Declarations that lxml writes on every element taken out of a document; the document still has them."""
@@ -109,21 +109,20 @@ def _decoded(data: bytes | str, name: str) -> str:
 
 
 def _domain(document: Document, domain: Any) -> CpuRequest:
-    cpu = domain.find("cpu")
-    guest_type = domain.find("os/type")
-    request = CpuRequest(
-        accel=_accel(document, domain),
-        arch="x86_64" if guest_type is None else _arch(document, guest_type, guest_type.get("arch")),
-        machine=None if guest_type is None else guest_type.get("machine") or None,
-        emulator=(domain.findtext("devices/emulator") or "").strip() or None,
-        settings=domain_settings(document, domain),
-        where=document.where(domain),
-    )
-    if cpu is not None:
-        request = _with_cpu(document, cpu, request)
-    vcpu = domain.find("vcpu")
-    if vcpu is not None:
-        request = replace(request, vcpus=_vcpus(document, vcpu))
+    cpu, vcpu, os, devices = (first_child(domain, tag) for tag in ("cpu", "vcpu", "os", "devices"))
+    guest_type = None if os is None else first_child(os, "type")
+    emulator = None if devices is None else first_child(devices, "emulator")
+    fields: dict[str, Any] = {
+        "accel": _accel(document, domain),
+        "arch": "x86_64" if guest_type is None else _arch(document, guest_type, guest_type.get("arch")),
+        "machine": None if guest_type is None else guest_type.get("machine") or None,
+        "emulator": None if emulator is None else (emulator.text or "").strip() or None,
+        "settings": domain_settings(document, domain),
+        "where": document.where(domain),
+        **({} if cpu is None else _cpu_fields(document, cpu)),
+        **({} if vcpu is None else {"vcpus": _vcpus(document, vcpu)}),
+    }
+    request = CpuRequest(**fields)
     commandline = domain.find(f"{{{QEMU_NAMESPACE}}}commandline")
     return request if commandline is None else _with_commandline(document, commandline, request)
 
@@ -163,8 +162,7 @@ def _overridden(request: CpuRequest, option: CpuRequest) -> CpuRequest:
 
 def _bare_cpu(document: Document) -> CpuRequest:
     cpu = document.root
-    request = CpuRequest(arch=_arch(document, cpu, cpu.findtext("arch")))
-    return _with_cpu(document, cpu, request)
+    return CpuRequest(arch=_arch(document, cpu, cpu.findtext("arch")), **_cpu_fields(document, cpu))
 
 
 def _arch(document: Document, element: Any, arch: str | None) -> str:
@@ -189,31 +187,31 @@ def _vcpus(document: Document, vcpu: Any) -> int:
     return count
 
 
-def _with_cpu(document: Document, cpu: Any, request: CpuRequest) -> CpuRequest:
+def _cpu_fields(document: Document, cpu: Any) -> dict[str, Any]:
+    """What a `<cpu>` says, by the names of `CpuRequest`."""
     mode: Mode | None = document.choice(cpu, "mode", get_args(Mode))
-    model = cpu.find("model")
+    model = first_child(cpu, "model")
     name = None if model is None else model.text or None
     if mode is None and name is not None:
         mode = "custom"
     topology = _topology(document, cpu)
-    return replace(
-        request,
-        mode=None if mode == "custom" and name is None else mode,
-        model=name if mode in ("custom", "host-model") else None,
-        match=document.choice(cpu, "match", get_args(Match)),
-        check=document.choice(cpu, "check", get_args(Check)),
-        fallback=_fallback(document, model),
-        migratable=_migratable(document, cpu, mode),
-        deprecated_features=document.switch(cpu, "deprecated_features"),
-        vendor=_vendor(document, cpu, name),
-        vendor_id=_vendor_id(document, model),
-        features=_features(document, cpu, mode, name),
-        cache=_cache(document, cpu),
-        maxphysaddr=_maxphysaddr(document, cpu),
-        topology=topology,
-        vcpus=_product(topology),
-        where=document.where(cpu),
-    )
+    return {
+        "mode": None if mode == "custom" and name is None else mode,
+        "model": name if mode in ("custom", "host-model") else None,
+        "match": document.choice(cpu, "match", get_args(Match)),
+        "check": document.choice(cpu, "check", get_args(Check)),
+        "fallback": _fallback(document, model),
+        "migratable": _migratable(document, cpu, mode),
+        "deprecated_features": document.switch(cpu, "deprecated_features"),
+        "vendor": _vendor(document, cpu, name),
+        "vendor_id": _vendor_id(document, model),
+        "features": _features(document, cpu, mode, name),
+        "cache": _cache(document, cpu),
+        "maxphysaddr": _maxphysaddr(document, cpu),
+        "topology": topology,
+        "vcpus": _product(topology),
+        "where": document.where(cpu),
+    }
 
 
 def _migratable(document: Document, cpu: Any, mode: Mode | None) -> bool | None:
@@ -240,7 +238,7 @@ def _vendor_id(document: Document, model: Any) -> str | None:
 
 
 def _vendor(document: Document, cpu: Any, model: str | None) -> str | None:
-    vendor = cpu.find("vendor")
+    vendor = first_child(cpu, "vendor")
     name = None if vendor is None else vendor.text or None
     if name is not None and model is None:
         raise document.error(vendor, "CPU vendor specified without CPU model")
@@ -248,7 +246,7 @@ def _vendor(document: Document, cpu: Any, model: str | None) -> str | None:
 
 
 def _features(document: Document, cpu: Any, mode: Mode | None, model: str | None) -> tuple[FeaturePolicy, ...]:
-    elements = cpu.findall("feature")
+    elements = list(cpu.iterchildren("feature"))
     if elements and model is None and mode in (None, "custom"):
         raise document.error(elements[0], "non-empty feature list specified without CPU model")
     features: dict[str, FeaturePolicy] = {}
@@ -266,7 +264,7 @@ def _features(document: Document, cpu: Any, mode: Mode | None, model: str | None
 
 
 def _cache(document: Document, cpu: Any) -> Cache | None:
-    elements = cpu.findall("cache")
+    elements = list(cpu.iterchildren("cache"))
     if not elements:
         return None
     if len(elements) > 1:
@@ -276,7 +274,7 @@ def _cache(document: Document, cpu: Any) -> Cache | None:
 
 
 def _maxphysaddr(document: Document, cpu: Any) -> MaxPhysAddr | None:
-    element = cpu.find("maxphysaddr")
+    element = first_child(cpu, "maxphysaddr")
     if element is None:
         return None
     mode = document.choice(element, "mode", ("emulate", "passthrough"), required=True)
@@ -284,7 +282,7 @@ def _maxphysaddr(document: Document, cpu: Any) -> MaxPhysAddr | None:
 
 
 def _topology(document: Document, cpu: Any) -> Topology | None:
-    element = cpu.find("topology")
+    element = first_child(cpu, "topology")
     if element is None:
         return None
 

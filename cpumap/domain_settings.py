@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cpumap.cpu import Property, PropertyName, Value
-from cpumap.xml_document import ULLONG_MAX, Document
+from cpumap.xml_document import ULLONG_MAX, Document, first_child
 
 TIMERS = ("platform", "pit", "rtc", "hpet", "tsc", "kvmclock", "hypervclock", "armvtimer")
 
@@ -52,13 +52,14 @@ dirty-ring belongs to the accelerator, not to the CPU.
 
 def domain_settings(document: Document, domain: Any) -> tuple[Property, ...]:
     """The properties in QEMU's names, in the order in which libvirt's QEMU driver writes them."""
+    features, clock, devices = (first_child(domain, tag) for tag in ("features", "clock", "devices"))
     return (
-        *_timers(document, domain.findall("clock/timer")),
-        *_paravirtual(document, domain),
-        *_hyperv(document, domain.findall("features/hyperv")),
-        *_panic(document, domain.findall("devices/panic")),
-        *_kvm(document, _last(domain, "features/kvm")),
-        *_pmu(document, _last(domain, "features/pmu")),
+        *_timers(document, _all(clock, "timer")),
+        *_paravirtual(document, features),
+        *_hyperv(document, _all(features, "hyperv")),
+        *_panic(document, _all(devices, "panic")),
+        *_kvm(document, _last(features, "kvm")),
+        *_pmu(document, _last(features, "pmu")),
     )
 
 
@@ -66,9 +67,13 @@ def _property(name: str, value: Value, origin: str) -> Property:
     return Property(PropertyName(name), value, origin)
 
 
-def _last(domain: Any, path: str) -> Any:
+def _all(parent: Any, tag: str) -> list[Any]:
+    return [] if parent is None else list(parent.iterchildren(tag))
+
+
+def _last(parent: Any, tag: str) -> Any:
     """Of an element that is there more than once, libvirt heeds the last."""
-    elements = domain.findall(path)
+    elements = _all(parent, tag)
     return elements[-1] if elements else None
 
 
@@ -87,8 +92,8 @@ def _timers(document: Document, timers: list[Any]) -> Iterator[Property]:
             yield _property("tsc-frequency", frequency, "timer tsc")
 
 
-def _paravirtual(document: Document, domain: Any) -> Iterator[Property]:
-    apic, spinlock = _last(domain, "features/apic"), _last(domain, "features/pvspinlock")
+def _paravirtual(document: Document, features: Any) -> Iterator[Property]:
+    apic, spinlock = _last(features, "apic"), _last(features, "pvspinlock")
     eoi = None if apic is None else document.switch(apic, "eoi")
     if eoi is not None:
         yield _property("kvm-pv-eoi", eoi, "apic eoi")

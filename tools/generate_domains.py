@@ -135,8 +135,9 @@ def _parts(name: str, random: Random) -> Iterator[str]:
     yield f"  <features>\n    <acpi/>\n    <apic/>\n{hyperv}  </features>\n"
     yield _cpu(model, vcpus, random)
     yield "  <clock offset='utc'>\n    <timer name='rtc' tickpolicy='catchup'/>\n"
-    yield "    <timer name='hpet' present='no'/>\n  </clock>\n  <on_poweroff>destroy</on_poweroff>\n  <on_reboot>restart</on_reboot>\n"
-    yield "  <on_crash>destroy</on_crash>\n  <devices>\n    <emulator>/usr/bin/qemu-system-x86_64</emulator>\n"
+    yield "    <timer name='hpet' present='no'/>\n  </clock>\n  <on_poweroff>destroy</on_poweroff>\n"
+    yield "  <on_reboot>restart</on_reboot>\n  <on_crash>destroy</on_crash>\n"
+    yield "  <devices>\n    <emulator>/usr/bin/qemu-system-x86_64</emulator>\n"
     yield from _devices(name, machine, random)
     yield TAIL
 
