@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 CASES = Path(__file__).parent / "cases"
+TREE = CASES.parent.parent
 FORMATS = {"args": "args", "xml": "xml", "cpu-xml": "cpu-xml", "cfg": "readconfig", "json": "json"}
 """What comes after `expected.`, and the --format it stands for."""
 
@@ -34,7 +35,7 @@ def _options(case: Path) -> list[str]:
 
 
 def _translate(case: Path, format_name: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of the command line, run in the case's directory."""
+    """Exit code, stdout and stderr of the command line, run in the case's directory; paths in stderr from the tree."""
     from cpumap.cli import main
 
     try:
@@ -42,7 +43,7 @@ def _translate(case: Path, format_name: str, capsys: pytest.CaptureFixture[str])
     except SystemExit as exit_:  # argparse refuses an option so
         code = int(exit_.code or 0)
     captured = capsys.readouterr()
-    return code, captured.out, captured.err
+    return code, captured.out, captured.err.replace(f"{TREE}/", "")
 
 
 def _outcome(case: Path, name: str, capsys: pytest.CaptureFixture[str]) -> str:
