@@ -50,6 +50,9 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action=_Version, nargs=0, help="the version of cpumap")
+    top.add_argument(
+        "--print-completion", action=_Completion, metavar="SHELL", help="completion for bash, zsh, … to be sourced"
+    )
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
         sub = commands.add_parser(
@@ -68,6 +71,16 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         print(f"cpumap {__version__}")
         parser.exit()
+
+
+class _Completion(argparse.Action):
+    def __call__(self, top: argparse.ArgumentParser, _namespace: object, shell: object, *_: object) -> None:
+        import shtab
+
+        if shell not in shtab.SUPPORTED_SHELLS:
+            top.error(f"--print-completion: no completion for {shell!r}, only {', '.join(shtab.SUPPORTED_SHELLS)}")
+        print(shtab.complete(parser(), str(shell)))
+        top.exit()
 
 
 def _function(name: str, verb: str) -> Callable[..., int]:

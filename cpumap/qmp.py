@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import os
 import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Self, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from cpumap.errors import SourceError
 
@@ -25,8 +26,31 @@ _BARE = ("-nodefaults", "-no-user-config", "-display", "none", "-S")
 """No devices, no configuration but ours, and not a guest instruction executed."""
 
 
+_PR_SET_PDEATHSIG = 1
+
+
 class CommandFailed(SourceError):
     """QEMU answered a QMP command with an error; the message is QEMU's own."""
+
+
+class Conversation(Protocol):
+    """QMP spoken with one QEMU, whoever carries the words."""
+
+    label: str
+
+    def execute(self, command: str, **arguments: object) -> Any: ...
+
+    def answers(self, commands: Iterable[Command]) -> list[Any]: ...
+
+    def warnings(self) -> list[str]: ...
+
+    def close(self) -> None: ...
+
+
+def _death_with_parent() -> Callable[[], object]:
+    """What a child does first, so that the kernel ends it when this process is killed outright (prctl(2))."""
+    prctl = ctypes.CDLL(None).prctl
+    return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Session:
@@ -108,6 +132,7 @@ class Session:
                 stdout=subprocess.DEVNULL,
                 stderr=self._stderr,
                 start_new_session=True,
+                preexec_fn=_death_with_parent(),
             )
         except OSError as err:
             raise SourceError(f"cannot start {binary}: {err.strerror}") from err

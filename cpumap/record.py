@@ -13,7 +13,7 @@ from cpumap.cpu import PER_INSTANCE, CpuModel, Definition, Machine, PropertyName
 from cpumap.errors import SourceError
 from cpumap.sources import Source
 from cpumap.sources.qemu import QemuSource
-from cpumap.sources.recorded import NOT_RECORDED, SCHEMA, Layer, derived_definition, with_spellings
+from cpumap.sources.recorded import AUTO_LEVEL, NOT_RECORDED, SCHEMA, Layer, derived_definition, with_spellings
 
 Progress = Callable[[str, int, int], None]
 """Told what is being asked, how much of it is done, and how much there is."""
@@ -64,7 +64,7 @@ def record(source: QemuSource, reference: Source, progress: Progress = lambda *_
     _ask_machines(source, answers, progress)
     _ask_effects(source, answers)
     stored = _stored(source, answers)
-    stored["realised"] = _factorise(_realised(reference, stored, progress), stored)
+    stored["realised"] = factorise(_realised(reference, stored, progress), stored)
     _check_lossless(source, stored, answers)
     return stored
 
@@ -98,9 +98,9 @@ def _stored(source: QemuSource, answers: _Answers) -> Facts:
     tables = _table_names(stored)
     definition = {t: _underived(source, answers, t) for t in tables}
     stored["like"] = _likes(definition[tables[0]])
-    stored["definition"] = _factorise(definition, stored)
-    stored["hidden"] = _factorise({tables[0]: answers.hidden}, stored)
-    stored["full"] = _factorise({t: _unspelled(answers.full(t), spellings) for t in tables}, stored)
+    stored["definition"] = factorise(definition, stored)
+    stored["hidden"] = factorise({tables[0]: answers.hidden}, stored)
+    stored["full"] = factorise({t: _unspelled(answers.full(t), spellings) for t in tables}, stored)
     return stored
 
 
@@ -190,8 +190,8 @@ def _ask_effects(source: QemuSource, answers: _Answers) -> None:
 
     whole = dict(_expanded(source, machine, [CpuModel("base", everything)]))["base"]
     answers.on = _others(switches, base, asked({}, True))
-    without = {PropertyName("full-cpuid-auto-level"): False}
-    answers.always = _others(switches, {**base, "full-cpuid-auto-level": False}, asked(without, True))
+    if AUTO_LEVEL in base:  # gone with the machine types that switch it off
+        answers.always = _others(switches, {**base, AUTO_LEVEL: False}, asked({AUTO_LEVEL: False}, True))
     answers.off = _others(switches, whole, asked(everything, False))
     answers.never = [name for name in everything if whole[name] is False]
     answers.hidden = _hidden(source, answers, machine)
@@ -295,7 +295,7 @@ def _likes(definition: ByModel) -> dict[str, str | None]:
     return found
 
 
-def _factorise(answers: Mapping[str, ByModel], stored: Facts) -> Facts:
+def factorise(answers: Mapping[str, ByModel], stored: Facts) -> Facts:
     """Facts by machine type table and model, as a `Layer` stores them; the first table is what others change."""
     newest, *rest = answers
     first = answers[newest]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -51,6 +52,17 @@ def test_no_process_is_left_behind(qemu: Path) -> None:
     marker = f"cpumap-test-{time.monotonic_ns()}"
     with Session.start(qemu, (*Q35, "-name", marker)):
         assert not _gone(marker)
+    assert _gone(marker)
+
+
+def test_no_process_is_left_behind_by_a_kill(qemu: Path) -> None:
+    marker = f"cpumap-test-{time.monotonic_ns()}"
+    code = "import os, sys, cpumap.qmp as q; q.Session.start(sys.argv[1], sys.argv[2:]); os.kill(os.getpid(), 9)"
+    done = subprocess.run([sys.executable, "-c", code, str(qemu), *Q35, "-name", marker])
+    assert done.returncode == -9
+    deadline = time.monotonic() + 5
+    while not _gone(marker) and time.monotonic() < deadline:
+        time.sleep(0.02)
     assert _gone(marker)
 
 

@@ -16,6 +16,9 @@ SCHEMA = "cpumap.expansions/1"
 NOT_RECORDED = frozenset({"max", "host"})
 """Models that are whatever the host has (under tcg `max` is only what QEMU has, and recorded)."""
 
+AUTO_LEVEL = PropertyName("full-cpuid-auto-level")
+"""Whether QEMU raises levels for every feature, or for those of leaf 7 only."""
+
 _LEVELS = ("level", "level-func7", "min-level", "min-xlevel", "min-xlevel2", "xlevel", "xlevel2")
 
 Facts = Mapping[str, Any]
@@ -173,7 +176,7 @@ def _levels(
     given: Iterable[str],
 ) -> dict[PropertyName, Value]:
     """The levels QEMU raises for features newly on; a level given outright stays."""
-    raised = effects["on"] if changed.get(PropertyName("full-cpuid-auto-level")) else effects["always"]
+    raised = effects["always"] if changed.get(AUTO_LEVEL) is False else effects["on"]
     added = [name for name in raised if changed.get(PropertyName(name)) is True and full[PropertyName(name)] is False]
     found: dict[PropertyName, Value] = {}
     for level in map(PropertyName, _LEVELS):
