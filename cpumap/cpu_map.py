@@ -111,6 +111,14 @@ class CpuMap:
         spellings.update((name, name) for name in self.aliases)
         return spellings
 
+    def ordered(self, features: Iterable[FeatureName]) -> tuple[FeatureName, ...]:
+        """The features in the order in which the map lists them."""
+        return tuple(sorted(features, key=self._ranks.__getitem__))
+
+    @cached_property
+    def _ranks(self) -> Mapping[FeatureName, int]:
+        return {name: rank for rank, name in enumerate(self.aliases)}
+
     def vendor_named(self, string: str) -> Vendor | None:
         """The vendor whose CPUID string this is."""
         return next((vendor for vendor in self.vendors.values() if vendor.string == string), None)

@@ -1,0 +1,81 @@
+"""The CPU that every one of several can provide, by libvirt's rules (virConnectBaselineCPU)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from cpumap.compare import features_of_cpu
+from cpumap.cpu import CpuRequest, FeatureName, FeaturePolicy
+from cpumap.cpu_map import CpuMap
+from cpumap.decode import Known, best_fit, policies
+from cpumap.errors import InputError, ResolveError
+from cpumap.host import Cpu
+
+
+def baseline(
+    cpus: Sequence[Cpu],
+    cpu_map: CpuMap,
+    *,
+    features: bool = False,
+    migratable: bool = False,
+    models: Collection[str] | None = None,
+    known: Collection[FeatureName] | None = None,
+) -> CpuRequest:
+    """The guest CPU with everything that all of these have in common.
+
+    `features` names every feature of the model; `migratable` leaves out what keeps a guest from being migrated;
+    `models` are the models that may be used, and `known` the features, if not all of the map's. Raises `ResolveError`
+    when the CPUs have nothing in common, `InputError` for a CPU without a model.
+    """
+    if not cpus:
+        raise InputError("a baseline needs at least one CPU")
+    for cpu in cpus:
+        if cpu.model is None and not cpu.features:
+            raise InputError("a CPU without a model has no baseline", cpu.where)
+    vendor, said = _common_vendor(cpus, cpu_map)
+    common = frozenset.intersection(*(features_of_cpu(cpu, cpu_map) for cpu in cpus))
+    if known is not None:
+        common &= frozenset(known)
+    if not common:
+        raise ResolveError("the CPUs are incompatible: they have no feature in common")
+    names = {cpu.model for cpu in cpus}
+    preferred = names.pop() if len(names) == 1 else None
+    fit = best_fit(Known(common, vendor), cpu_map, "guest", models, preferred)
+    listed = policies(fit)
+    if migratable:
+        listed = tuple(f for f in listed if f.policy != "require" or f.name not in cpu_map.blocking)
+    cpu = CpuRequest(
+        arch=cpus[0].arch,
+        mode="custom",
+        match="exact",
+        model=fit.model.name,
+        fallback="forbid" if fit.model.name == preferred else "allow",
+        vendor=vendor if said else None,
+        features=listed,
+    )
+    return expanded(cpu, cpu_map) if features else cpu
+
+
+def expanded(cpu: CpuRequest, cpu_map: CpuMap) -> CpuRequest:
+    """The same CPU with every feature of its model named, in alphabetical order."""
+    if cpu.model is None:
+        return cpu
+    named = {feature.name: feature for feature in cpu.features}
+    for name in cpu_map.model(cpu.model, cpu.where).features:
+        named.setdefault(name, FeaturePolicy(name, "require"))
+    return replace(cpu, features=tuple(named[name] for name in sorted(named)))
+
+
+def _common_vendor(cpus: Sequence[Cpu], cpu_map: CpuMap) -> tuple[str | None, bool]:
+    """The one vendor of all CPUs or their models, and whether every CPU names it itself."""
+    vendor: str | None = None
+    for cpu in cpus:
+        of_model = cpu_map.model(cpu.model, cpu.where).vendor if cpu.model else None
+        if cpu.vendor and of_model and cpu.vendor != of_model:
+            raise ResolveError(f"CPU vendor {of_model} of model {cpu.model} differs from vendor {cpu.vendor}")
+        own = cpu.vendor or of_model
+        if own and vendor and own != vendor:
+            raise ResolveError(f"CPU vendors do not match: {vendor} and {own}")
+        vendor = vendor or own
+    return vendor, all(cpu.vendor for cpu in cpus)

@@ -1,0 +1,142 @@
+"""CPUID data become a model and features: the predefined model that describes a CPU best, by libvirt's rules."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Literal
+
+from cpumap.cpu import CpuRequest, FeatureName, FeaturePolicy
+from cpumap.cpu_map import CpuMap
+from cpumap.cpu_map_entries import Model
+from cpumap.cpuid import CpuidData, Identity, features_of, identity, vendor_string
+from cpumap.errors import ResolveError
+from cpumap.host import HostCpu
+
+Side = Literal["host", "guest"]
+
+_BROKEN_TSX = frozenset({FeatureName("hle"), FeatureName("rtm")})
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """A model and what a CPU has beyond it, and lacks of it."""
+
+    model: Model
+    more: tuple[FeatureName, ...]
+    less: tuple[FeatureName, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of a CPU that is to be described."""
+
+    features: frozenset[FeatureName]
+    vendor: str | None = None
+    identity: Identity | None = None
+
+
+def decode(
+    data: CpuidData, cpu_map: CpuMap, as_: Side = "host", models: Collection[str] | None = None
+) -> HostCpu | CpuRequest:
+    """The CPU with these CPUID data: a `HostCpu`, or a `CpuRequest` that a guest can be given.
+
+    Only `models` are used if given. A host's model never has a feature that the host lacks; a guest's may, and the
+    feature is then disabled. Raises `ResolveError` when no model fits.
+    """
+    known = known_from(data, cpu_map)
+    fit = best_fit(known, cpu_map, as_, models)
+    if as_ == "host":
+        return HostCpu("x86_64", fit.model.name, known.vendor, policies(fit), known.identity)
+    return CpuRequest(
+        mode="custom",
+        match="exact",
+        model=fit.model.name,
+        vendor=known.vendor,
+        features=policies(fit),
+    )
+
+
+def host_of(data: CpuidData, cpu_map: CpuMap) -> HostCpu:
+    """The host with these CPUID data; without a model where none fits."""
+    known = known_from(data, cpu_map)
+    try:
+        fit = best_fit(known, cpu_map, "host")
+    except ResolveError:
+        features = tuple(FeaturePolicy(name, "require") for name in cpu_map.features if name in known.features)
+        return HostCpu("x86_64", None, known.vendor, features, known.identity)
+    return HostCpu("x86_64", fit.model.name, known.vendor, policies(fit), known.identity)
+
+
+def known_from(data: CpuidData, cpu_map: CpuMap) -> Known:
+    """Features, vendor and numbers in the data."""
+    vendor = cpu_map.vendor_named(vendor_string(data))
+    numbers = identity(data)
+    features = features_of(data, cpu_map)
+    usable = _without_broken_tsx(features, numbers, vendor_string(data))
+    return Known(usable, None if vendor is None else vendor.name, numbers)
+
+
+def _without_broken_tsx(features: frozenset[FeatureName], cpu: Identity, vendor: str) -> frozenset[FeatureName]:
+    """Haswell's TSX does not work (Intel erratum HSD136); microcode may or may not hide it, so it counts as absent."""
+    broken = cpu.model in (60, 69, 70) or (cpu.model == 63 and cpu.stepping < 4)
+    return features - _BROKEN_TSX if vendor == "GenuineIntel" and cpu.family == 6 and broken else features
+
+
+def policies(fit: Fit) -> tuple[FeaturePolicy, ...]:
+    """The features of a fit as a `<cpu>` lists them."""
+    more = (FeaturePolicy(name, "require") for name in fit.more)
+    return (*more, *(FeaturePolicy(name, "disable") for name in fit.less))
+
+
+def best_fit(
+    known: Known,
+    cpu_map: CpuMap,
+    as_: Side,
+    models: Collection[str] | None = None,
+    preferred: str | None = None,
+) -> Fit:
+    """The model that describes a CPU best.
+
+    libvirt's order: `preferred`, if it fits at all; else a model of the CPU's family and model numbers; among those
+    the one with the shortest list of features. Of equals the last in the map wins. Raises `ResolveError`.
+    """
+    best: Model | None = None
+    for model in reversed(list(cpu_map.models.values())):
+        if not _eligible(model, known, as_, models):
+            continue
+        if model.name == preferred:
+            return _fit(model, known, cpu_map)
+        if best is None or _better(model, best, known):
+            best = model
+    if best is None:
+        raise ResolveError("cannot find a CPU model that matches the CPU's features")
+    return _fit(best, known, cpu_map)
+
+
+def _eligible(model: Model, known: Known, as_: Side, models: Collection[str] | None) -> bool:
+    if models is not None and model.name not in models:
+        return False
+    if model.vendor and known.vendor and model.vendor != known.vendor:
+        return False
+    if as_ == "host":
+        return model.decode_host and model.features <= known.features
+    return model.decode_guest
+
+
+def _fit(model: Model, known: Known, cpu_map: CpuMap) -> Fit:
+    more, less = known.features - model.features, model.features - known.features
+    return Fit(model, cpu_map.ordered(more), cpu_map.ordered(less))
+
+
+def _better(model: Model, best: Model, known: Known) -> bool:
+    new, old = (_signed(candidate, known.identity) for candidate in (model, best))
+    if new != old:
+        return new
+    return len(known.features ^ model.features) < len(known.features ^ best.features)
+
+
+def _signed(model: Model, numbers: Identity | None) -> bool:
+    if numbers is None:
+        return False
+    return any(s.fits(numbers.family, numbers.model, numbers.stepping) for s in model.signatures)

@@ -1,0 +1,62 @@
+"""A relative CPU made absolute: host-model, match='minimum' and optional features, resolved against a host."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from cpumap.compare import feature_named, features_of_cpu
+from cpumap.cpu import CpuRequest, FeatureName, FeaturePolicy
+from cpumap.cpu_map import CpuMap
+from cpumap.decode import Known, best_fit, policies
+from cpumap.errors import ResolveError
+from cpumap.host import HostCpu
+
+
+def update(host: HostCpu, request: CpuRequest, cpu_map: CpuMap) -> CpuRequest:
+    """What the request means on this host, as libvirt's VIR_DOMAIN_XML_UPDATE_CPU says it.
+
+    host-model and match='minimum' become the host's model and features, with the request's own on top; an optional
+    feature becomes required where the host has it, else disabled. host-passthrough and maximum stay as they are.
+    Raises `UnknownName`, and `ResolveError` when the host cannot be described.
+    """
+    if request.mode in ("host-passthrough", "maximum", None):
+        return request
+    takes_hosts = request.mode == "host-model" or request.match == "minimum"
+    if not takes_hosts and not any(feature.policy == "optional" for feature in request.features):
+        return request
+    has = features_of_cpu(host, cpu_map)
+    judged = {feature_named(f, request, cpu_map): f for f in request.features}
+    own = {name: _judged(feature, name in has) for name, feature in judged.items()}
+    if not takes_hosts:
+        return replace(request, features=tuple(own.values()))
+    base = _usable(host, request, cpu_map)
+    features = {f.name: f for f in base.features}
+    features.update({name: replace(f, name=name) for name, f in own.items()})
+    return replace(
+        request,
+        mode="custom",
+        match="exact",
+        model=base.model,
+        vendor=host.vendor,
+        fallback="forbid" if request.mode == "host-model" else request.fallback,
+        features=tuple(features.values()),
+    )
+
+
+def _judged(feature: FeaturePolicy, there: bool) -> FeaturePolicy:
+    if feature.policy != "optional":
+        return feature
+    return replace(feature, policy="require" if there else "disable")
+
+
+def _usable(host: HostCpu, request: CpuRequest, cpu_map: CpuMap) -> HostCpu:
+    """The host, described by a model that can be used there."""
+    if host.model is not None and (host.usable is None or host.model in host.usable or request.fallback == "forbid"):
+        return host
+    usable = None if host.usable is None or request.fallback == "forbid" else host.usable
+    has: frozenset[FeatureName] = features_of_cpu(host, cpu_map)
+    try:
+        fit = best_fit(Known(has, host.vendor, host.identity), cpu_map, "guest", usable)
+    except ResolveError as err:
+        raise ResolveError(f"{request.where}: {err}") from err
+    return replace(host, model=fit.model.name, features=policies(fit))
