@@ -50,7 +50,8 @@ def benchmark(title: str, yardstick: str, runs: int = 15) -> Callable[[Measure],
 def _seconds(command: Sequence[str | Path]) -> float:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     start = time.perf_counter()
-    subprocess.run(command, stdout=subprocess.DEVNULL, check=True, cwd=ROOT, env=environment)
+    quiet = subprocess.DEVNULL
+    subprocess.run(command, stdout=quiet, stderr=quiet, check=True, cwd=ROOT, env=environment)
     return time.perf_counter() - start
 
 
