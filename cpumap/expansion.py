@@ -18,10 +18,14 @@ from cpumap.cpu import (
     Value,
 )
 from cpumap.cpu_map import CpuMap
+from cpumap.domain_layout import COMMANDLINE
 from cpumap.errors import ResolveError, UnknownName
 from cpumap.sources import Source
 
 ON = frozenset({"force", "require", "optional"})
+OUTSIDE_CPU_OPTION = frozenset({"-global", COMMANDLINE})
+"""Origins of settings that QEMU is given beside `-cpu`."""
+
 DEFAULT_MODELS = {"i686": "qemu32", "x86_64": "qemu64"}
 """The CPU of a guest that names none, by guest architecture, where the machine type does not say (libvirt's choice)."""
 
@@ -68,14 +72,19 @@ def find_machine(source: Source, wanted: str | None, where: str = "") -> Machine
 
 
 def requested_properties(request: CpuRequest, cpu_map: CpuMap) -> Iterable[Property]:
-    """What the request sets on top of its model, in QEMU's names; a later one of the same name wins."""
+    """What the request sets on top of its model, in QEMU's names; a later one of the same name wins.
+
+    As in QEMU, what is set by `-global` gives way to everything that stands in `-cpu`.
+    """
+    outside = [setting for setting in request.settings if setting.origin in OUTSIDE_CPU_OPTION]
+    yield from outside
     if request.vendor_id:
         yield Property(PropertyName("vendor"), request.vendor_id, "vendor_id")
     if request.migratable is not None:
         yield Property(PropertyName("migratable"), request.migratable, "migratable")
     for feature in request.features:
         yield Property(cpu_map.property_of(feature.name), feature.policy in ON, f"policy {feature.policy}")
-    yield from request.settings
+    yield from (setting for setting in request.settings if setting not in outside)
     yield from _cache(request)
     yield from _phys_bits(request)
 
