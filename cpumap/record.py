@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -11,15 +10,13 @@ from typing import Any
 
 from cpumap.cpu import PER_INSTANCE, CpuModel, Definition, Machine, PropertyName
 from cpumap.errors import SourceError
+from cpumap.layers import ByModel, Facts, Layer, difference, factorise, likes, present, same
 from cpumap.sources import Source
 from cpumap.sources.qemu import QemuSource
-from cpumap.sources.recorded import AUTO_LEVEL, NOT_RECORDED, SCHEMA, Layer, derived_definition, with_spellings
+from cpumap.sources.recorded import AUTO_LEVEL, NOT_RECORDED, SCHEMA, derived_definition, with_spellings
 
 Progress = Callable[[str, int, int], None]
 """Told what is being asked, how much of it is done, and how much there is."""
-
-Facts = dict[str, Any]
-ByModel = dict[str, Facts]
 
 
 @dataclass
@@ -49,7 +46,7 @@ class _Answers:
 
     def full(self, machine: str) -> ByModel:
         """model → every property, as QEMU said under this machine type."""
-        return {m: _present({**self.first[m], **change}) for m, change in self.changes[machine].items()}
+        return {m: present({**self.first[m], **change}) for m, change in self.changes[machine].items()}
 
 
 def record(source: QemuSource, reference: Source, progress: Progress = lambda *_: None) -> Facts:
@@ -97,7 +94,7 @@ def _stored(source: QemuSource, answers: _Answers) -> Facts:
     }
     tables = _table_names(stored)
     definition = {t: _underived(source, answers, t) for t in tables}
-    stored["like"] = _likes(definition[tables[0]])
+    stored["like"] = likes(definition[tables[0]])
     stored["definition"] = factorise(definition, stored)
     stored["hidden"] = factorise({tables[0]: answers.hidden}, stored)
     stored["full"] = factorise({t: _unspelled(answers.full(t), spellings) for t in tables}, stored)
@@ -118,7 +115,7 @@ def _ask_machines(source: QemuSource, answers: _Answers, progress: Progress) -> 
         full: ByModel = dict(_expanded(source, machine.name, models))
         answers.first = answers.first or full
         answers.static = answers.static or _static_names(source, machine.name, models)
-        answers.changes[machine.name] = {n: _difference(answers.first[n], props) for n, props in full.items()}
+        answers.changes[machine.name] = {n: difference(answers.first[n], props) for n, props in full.items()}
         answers.definition[machine.name] = {d.name: _definition_facts(d) for d in definitions}
 
 
@@ -218,7 +215,7 @@ def _others(switches: Sequence[str], before: Facts, answers: Sequence[Facts]) ->
     """Switch → every other property that it changes."""
     found = {}
     for switch, after in zip(switches, answers, strict=True):
-        effect = {name: value for name, value in _difference(before, after).items() if name != switch}
+        effect = {name: value for name, value in difference(before, after).items() if name != switch}
         if effect:
             found[switch] = effect
     return found
@@ -250,20 +247,6 @@ def _unspelled(facts: Mapping[str, Facts], spellings: Mapping[str, str]) -> ByMo
     return {model: known for model, known in kept.items() if known}
 
 
-def _difference(before: Facts, after: Facts) -> Facts:
-    """What must be put over `before` to get `after`; None takes a fact away."""
-    gone = dict.fromkeys(sorted(before.keys() - after.keys()))
-    return {**gone, **{name: value for name, value in after.items() if not _same(before.get(name), value)}}
-
-
-def _same(a: object, b: object) -> bool:
-    return a == b and type(a) is type(b)
-
-
-def _present(facts: Facts) -> Facts:
-    return {name: value for name, value in facts.items() if value is not None}
-
-
 def _tables(answers: _Answers) -> dict[str, str]:
     """Machine type → the first machine type that shows exactly the same CPUs."""
     seen: dict[str, str] = {}
@@ -282,48 +265,6 @@ def _machine_facts(machine: Machine, tables: Mapping[str, str]) -> Facts:
     facts |= {"alias": machine.alias} if machine.alias else {}
     facts |= {"default_cpu": machine.default_cpu} if machine.default_cpu else {}
     return facts | {name: True for name in ("deprecated", "is_default") if getattr(machine, name)}
-
-
-def _likes(definition: ByModel) -> dict[str, str | None]:
-    """Model → the model it is described as a difference from: its alias target, the version before it, or `base`."""
-    found: dict[str, str | None] = {}
-    for name, facts in definition.items():
-        stem, dash, version = name.rpartition("-v")
-        before = f"{stem}-v{int(version) - 1}" if dash and version.isdigit() else ""
-        target = facts.get("alias_of") or (before if before in definition else "base")
-        found[name] = target if target in definition and name != "base" else None
-    return found
-
-
-def factorise(answers: Mapping[str, ByModel], stored: Facts) -> Facts:
-    """Facts by machine type table and model, as a `Layer` stores them; the first table is what others change."""
-    newest, *rest = answers
-    first = answers[newest]
-    models = {
-        name: change
-        for name, facts in first.items()
-        if (change := _difference(first.get(stored["like"][name] or "", {}), facts)) or name not in stored["like"]
-    }
-    facts: Facts = {"models": models, "tables": {}}
-    layer = Layer(facts, stored["like"])
-    facts["tables"] = {table: change for table in rest if (change := _table_changes(layer, answers[table]))}
-    return facts
-
-
-def _table_changes(layer: Layer, answers: ByModel) -> Facts:
-    """What one table changes: for all models where most change alike, model by model for the rest."""
-    changes = {model: _difference(layer.facts(model, ""), facts) for model, facts in answers.items()}
-    kinds = Counter((name, json.dumps(value)) for change in changes.values() for name, value in change.items())
-    common: Facts = {}
-    for (name, value), count in kinds.most_common():
-        if name not in common and count > len(answers) / 2:
-            common[name] = json.loads(value)
-    proposed: Facts = {"all": common, "models": {}}
-    trial = Layer({"models": layer.stored["models"], "tables": {"": proposed}}, layer.like)
-    for model in sorted(answers, key=trial.depth):
-        if change := _difference(trial.facts(model, ""), answers[model]):
-            proposed["models"][model] = change
-    return {name: value for name, value in proposed.items() if value}
 
 
 def _realised(reference: Source, stored: Facts, progress: Progress) -> dict[str, ByModel]:
@@ -357,7 +298,7 @@ def _realised_under(reference: Source, table: str, models: Sequence[CpuModel], p
             found[model.name] = {
                 str(name): value
                 for name, value in sorted(after.items())
-                if name not in PER_INSTANCE and not _same(full.get(name), value)
+                if name not in PER_INSTANCE and not same(full.get(name), value)
             }
     return found
 
@@ -383,7 +324,7 @@ def _check_lossless(source: QemuSource, stored: Facts, answers: _Answers) -> Non
 
 
 def _must_equal(again: Facts, facts: Facts, what: str) -> None:
-    wrong = {name for name in again.keys() | facts.keys() if not _same(again.get(name), facts.get(name))}
+    wrong = {name for name in again.keys() | facts.keys() if not same(again.get(name), facts.get(name))}
     if wrong:
         raise SourceError(f"recording is not lossless: {what} loses {', '.join(sorted(wrong))}")
 

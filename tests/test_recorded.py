@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from cpumap.cpu import Accel, CpuModel, PropertyName
 from cpumap.errors import SourceError, UnknownName
-from cpumap.record import factorise
+from cpumap.layers import Layer, factorise
 from cpumap.resolve import canonical_names
 from cpumap.sources.qemu import QemuSource
-from cpumap.sources.recorded import Layer, RecordedSource, find_recording, recordings
+from cpumap.sources.recorded import RecordedSource, find_recording, recordings
 
 TABLES = ("new", "old", "oldest")
 MODELS = ("base", "One-v1", "One-v2", "One")

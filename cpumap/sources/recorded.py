@@ -10,6 +10,7 @@ from typing import Any
 from cpumap.cpu import Accel, CpuModel, Definition, Machine, PropertyName, Realised, Value
 from cpumap.data import data_path
 from cpumap.errors import SourceError, UnknownName
+from cpumap.layers import Layer
 from cpumap.sources import ExpansionType
 
 SCHEMA = "cpumap.expansions/1"
@@ -22,34 +23,6 @@ AUTO_LEVEL = PropertyName("full-cpuid-auto-level")
 _LEVELS = ("level", "level-func7", "min-level", "min-xlevel", "min-xlevel2", "xlevel", "xlevel2")
 
 Facts = Mapping[str, Any]
-
-
-class Layer:
-    """One kind of fact about every (model, machine type table), stored as differences.
-
-    A model is described as its difference from the model it is `like` (its alias target, the version before it,
-    at last `base`), and a table by what it changes for all models and for single ones. JSON null takes a fact away.
-    """
-
-    def __init__(self, stored: Facts, like: Mapping[str, str | None]) -> None:
-        self.stored = stored
-        self.like = like
-
-    def facts(self, model: str, table: str) -> dict[str, Any]:
-        return {name: value for name, value in self._layered(model, table).items() if value is not None}
-
-    def depth(self, model: str) -> int:
-        """How many models stand between this one and its root."""
-        like = self.like[model]
-        return 0 if like is None else 1 + self.depth(like)
-
-    def _layered(self, model: str, table: str) -> dict[str, Any]:
-        like = self.like[model]
-        changes = self.stored["tables"].get(table, {})
-        below = changes.get("all", {}) if like is None else self._layered(like, table)
-        own = self.stored["models"].get(model, {})
-        merged = {**own, **below} if like is None else {**below, **own}
-        return {**merged, **changes.get("models", {}).get(model, {})}
 
 
 def with_spellings(facts: dict[str, Any], spellings: Mapping[str, str]) -> dict[str, Any]:
