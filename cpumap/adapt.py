@@ -21,6 +21,8 @@ class Unnamed:
     value: Value
     as_if: Value | None
     """The value that the target behaves by; None when nobody knows."""
+    feature: bool = False
+    """Whether it is a bit of CPUID or of an MSR."""
 
     @property
     def matters(self) -> bool:
@@ -111,4 +113,4 @@ def _unnamed(properties: Iterable[Property], model: str, source: Source, target:
     static = source.expand(era, CpuModel(model), "static")
     for prop in properties:
         is_feature = prop.name in static and isinstance(prop.value, bool)
-        yield Unnamed(prop.name, prop.value, False if is_feature else full.get(prop.name))
+        yield Unnamed(prop.name, prop.value, False if is_feature else full.get(prop.name), is_feature)

@@ -18,7 +18,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"cpu_map", "cpu_option", "cpuid", "domain", "qmp", "render", "resolve", "xml_document"}),
     frozenset({"sources", "record"}),
     frozenset({"expansion", "libvirt_args"}),
-    frozenset({"adapt", "compare", "guest", "translation", "verify"}),
+    frozenset({"adapt", "compare", "difference", "guest", "hold", "predict", "translation", "verify"}),
     frozenset({"convert", "hooks", "lock", "report"}),
     frozenset({"commands"}),
     frozenset({"cli", "__main__"}),

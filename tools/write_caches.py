@@ -1,0 +1,122 @@
+"""Writes data/caches.json: what each QEMU says in the CPUID leaves about caches, which no CPU property describes.
+
+    tools/write_caches.py [QEMU...]      default: every $CPUMAP_QEMUS/bin/qemu-X.Y
+
+Every model with a cache table of its own, and the common tables by vendor, are looked at by a guest (tcg, one vCPU)
+under each combination of the properties that act on these leaves. About four minutes on two processors.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from cpumap.adapt import has_cache_table, machine_of_release, release
+from cpumap.cpu import CpuModel, PropertyName, Value
+from cpumap.data import data_path
+from cpumap.files import write_atomically
+from cpumap.guest import GuestCpu, probe
+from cpumap.predict import CACHE_LEAVES, CACHE_PROPERTIES
+from cpumap.render import cpu_arguments
+from cpumap.sources.qemu import QemuSource
+
+VENDORS = ("GenuineIntel", "AuthenticAMD", "HygonGenuine", "CentaurHauls", "  Shanghai  ")
+SWITCHED = tuple(PropertyName(name) for name in ("l3-cache", "topoext"))
+HIGH = {PropertyName("level"): 0x1F, PropertyName("xlevel"): 0x80000022}
+"""So that every leaf about caches is there, whichever the model."""
+
+Case = tuple[str, str, dict[PropertyName, Value]]
+"""The key of the recording, the model, and what is set on it."""
+
+
+def main() -> None:
+    directory = Path(os.environ.get("CPUMAP_QEMUS") or Path.home() / ".cache/cpumap-qemus")
+    binaries = [Path(name) for name in sys.argv[1:]] or sorted((directory / "bin").glob("qemu-*.*"))
+    leaves: dict[str, int] = {}
+    releases = {}
+    for binary in binaries:
+        with QemuSource(binary) as source:
+            releases[release(source)] = _recorded(source, leaves)
+    ordered = dict(sorted(releases.items(), key=lambda entry: [int(part) for part in entry[0].split(".")]))
+    write_atomically(data_path("caches.json"), _text(ordered, [json.loads(text) for text in leaves]).encode())
+
+
+def _recorded(source: QemuSource, leaves: dict[str, int]) -> dict[str, dict[str, int]]:
+    """Cache table → properties that are on → index into the list of what leaves hold."""
+    machine = machine_of_release(source, release(source))
+    cases = list(_cases(source))
+
+    def look(case: Case) -> GuestCpu:
+        _, model, props = case
+        how = {**props, **HIGH, PropertyName("x-force-features"): True}
+        arguments = cpu_arguments(model, f"{model}-{source.arch}-cpu", how)
+        return probe(source.binary, machine, arguments, accel="tcg", timeout=120)
+
+    found: dict[str, dict[str, int]] = {}
+    with ThreadPoolExecutor(2) as pool:
+        for count, ((key, _, props), guest) in enumerate(zip(cases, pool.map(look, cases), strict=True), 1):
+            print(f"\rQEMU {source.version}: {count} of {len(cases)}", end="", file=sys.stderr)
+            seen = {f"{leaf:x}.{sub:x}": [f"{r:x}" for r in regs] for (leaf, sub), regs in guest.cpuid.items()
+                    if leaf in CACHE_LEAVES}  # fmt: skip
+            for leaf in [leaf for leaf in seen if leaf == "80000000.0"]:
+                seen[leaf][0] = "0"
+            on = " ".join(sorted(name for name, value in props.items() if value is True and name in CACHE_PROPERTIES))
+            found.setdefault(key, {})[on] = leaves.setdefault(json.dumps(seen), len(leaves))
+    print(file=sys.stderr)
+    return found
+
+
+def _cases(source: QemuSource) -> Iterator[Case]:
+    newest = machine_of_release(source, release(source))
+    eras = list(_eras(source))
+    tables = [
+        definition.name
+        for definition in source.definitions(newest)
+        if not definition.alias_of
+        and definition.name not in ("host", "max")
+        and has_cache_table(source, definition.name)
+    ]
+    vendor, legacy = PropertyName("vendor"), PropertyName("legacy-cache")
+    for era, values in itertools.product(eras, itertools.product((True, False), repeat=len(SWITCHED))):
+        props = {**era, **dict(zip(SWITCHED, values, strict=True))}
+        for name in VENDORS:
+            yield f"legacy {name}", "qemu64", {vendor: name, legacy: True, **props}
+        for model in tables:
+            own = source.expand(newest, CpuModel(model), "full")[vendor]
+            yield f"{model} {own}", model, {legacy: False, **props}
+
+
+def _eras(source: QemuSource) -> Iterator[dict[PropertyName, Value]]:
+    """Each set of values that the machine types give to the properties about caches that they change."""
+    seen = []
+    for machine in source.machines():
+        if not machine.name.startswith("pc-q35-"):
+            continue
+        full = source.expand(machine.name, CpuModel("qemu64"), "full")
+        names = [name for name in CACHE_PROPERTIES if name.startswith("x-") and name in full]
+        if (era := {name: full[name] for name in names}) not in seen:
+            seen.append(era)
+            yield era
+
+
+def _text(releases: Mapping[str, Mapping[str, Mapping[str, int]]], leaves: list[object]) -> str:
+    lines = [f"  {json.dumps(name)}: {{\n{_rows(tables)}\n  }}" for name, tables in releases.items()]
+    facts = ",\n".join(f"  {json.dumps(entry)}" for entry in leaves)
+    return (
+        '{\n "schema": "cpumap.caches/1",\n "releases": {\n'
+        + ",\n".join(lines)
+        + f'\n }},\n "leaves": [\n{facts}\n ]\n}}\n'
+    )
+
+
+def _rows(tables: Mapping[str, Mapping[str, int]]) -> str:
+    return ",\n".join(f"   {json.dumps(table)}: {json.dumps(known)}" for table, known in tables.items())
+
+
+if __name__ == "__main__":
+    main()
