@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests import libvirtd
 
 if TYPE_CHECKING:
     import libvirt
+
+settings.register_profile("cpumap", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("cpumap")  # beside running QEMUs, how long an example takes says nothing about it
 
 RELEASES = tuple(os.environ.get("CPUMAP_QEMU_RELEASES", "5.2 7.2 10.0 11.1").split())
 """The QEMU releases under test; `tools/test` narrows them where the distribution cannot give all, and says so."""
