@@ -29,6 +29,8 @@ COMMANDS = {
     "dump": Command("inspect", "a -readconfig file that recreates a CPU"),
     "models": Command("inspect", "the CPU models of a QEMU: aliases, deprecated, unusable and why"),
     "machines": Command("inspect", "the machine types of a QEMU"),
+    "host": Command("check", "what can be enabled on a host, asked of its QEMU"),
+    "check": Command("check", "whether a domain's CPU can be run, and what stands in the way"),
     "record": Command("record", "writes down one QEMU's models and machine types, to be asked without it"),
 }
 

@@ -15,10 +15,15 @@ PACKAGE = Path(__file__).parent.parent / "cpumap"
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "data", "files", "layers"}),
     frozenset({"cpu"}),
-    frozenset({"cpu_map", "cpu_option", "cpuid", "domain", "qmp", "render", "resolve", "xml_document"}),
+    frozenset({"cpu_map", "cpu_option", "cpuid", "domain", "kvm", "qmp", "render", "resolve", "xml_document"}),
     frozenset({"sources", "record"}),
     frozenset({"expansion", "libvirt_args"}),
-    frozenset({"adapt", "compare", "difference", "guest", "hold", "predict", "translation", "verify"}),
+    frozenset(
+        {
+            "adapt", "available", "baseline", "check", "compare", "decode", "described", "difference", "explain",
+            "guest", "hold", "host", "lack", "predict", "translation", "update", "verify",
+        }
+    ),  # fmt: skip
     frozenset({"convert", "hooks", "lock", "report"}),
     frozenset({"commands"}),
     frozenset({"cli", "__main__"}),

@@ -66,3 +66,12 @@ def open_source(arguments: argparse.Namespace, request: CpuRequest | None = None
         yield source
     finally:
         source.close()
+
+
+def is_here(source: Source) -> bool:
+    """Whether the source is a QEMU started on this machine, so that this machine's CPU and kernel are its host."""
+    if isinstance(source, RecordedSource):
+        return False
+    from cpumap.sources.qemu import AttachedSource
+
+    return not isinstance(source, AttachedSource)

@@ -1,0 +1,246 @@
+"""What can be enabled on a source: asked of QEMU, since CPUID knows nothing of kernel, KVM or QEMU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from cpumap.cpu import Context, CpuModel, Definition, PropertyName, Value
+from cpumap.cpu_map import CpuMap
+from cpumap.errors import SourceError
+from cpumap.expansion import find_machine
+from cpumap.lack import ThisMachine, bits_of
+from cpumap.sources import Source
+
+Kind = Literal["all", "match", "best"]
+
+HOST_MODELS = {"kvm": "host", "tcg": "max"}
+"""The model that QEMU promises to filter nothing out of, by accelerator."""
+
+_ARCH_CAPABILITIES = PropertyName("arch-capabilities")
+"""Under a KVM that has a register of these but no write to it, QEMU aborts rather than starts without (5.2 to 11.1)."""
+
+_MIGRATABLE = PropertyName("migratable")
+_HOST_PHYS_BITS = PropertyName("host-phys-bits")
+_PHYS_BITS = PropertyName("phys-bits")
+_VENDOR = PropertyName("vendor")
+_NUMBERS = tuple(map(PropertyName, ("family", "model", "stepping")))
+_NOT_PREDEFINED = frozenset({"base", "custom", "host", "max"})
+
+
+@dataclass(frozen=True, slots=True)
+class OptionEffect:
+    """What an option of the machine or the CPU does to what can be enabled."""
+
+    option: str
+    """`kernel-irqchip=off`."""
+    gained: frozenset[PropertyName] = frozenset()
+    lost: frozenset[PropertyName] = frozenset()
+    values: Mapping[PropertyName, Value] = field(default_factory=dict)
+    """Properties that are no features: `phys-bits`."""
+    refused: str = ""
+    """QEMU's words, when it does not start so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Available:
+    """What can be enabled in one Context, on one host."""
+
+    context: Context
+    features: frozenset[PropertyName]
+    """Everything that can be enabled, emulated features too."""
+    emulated: frozenset[PropertyName] | None
+    """Of `features`: those that the host's own CPU has not; None when the host's CPU is not known."""
+    blocking: frozenset[PropertyName]
+    """Of `features`: those that QEMU leaves out of a CPU which is to be migratable."""
+    vendor: str
+    family: int
+    model: int
+    stepping: int
+    phys_bits: int | None
+    """Physical address bits with host-phys-bits=on; None when no CPU can be made to ask."""
+    models: Mapping[str, tuple[str, ...]]
+    """Every predefined model → the properties that keep it from running here."""
+    best: CpuModel
+    """The predefined model with the fewest features to add, and these features."""
+    options: tuple[OptionEffect, ...] = ()
+    breaches: tuple[str, ...] = ()
+    """Where QEMU does not keep its promise that `host` (tcg: `max`) is all that can be had, with nothing filtered."""
+
+
+def available(
+    source: Source, cpu_map: CpuMap, here: ThisMachine, machine: str | None = None, *, options: bool = True
+) -> Available:
+    """What can be enabled on this source under its machine type.
+
+    `here` is the machine the source runs on. With `options`, a KVM source that can be started with other options is
+    asked under these as well. Errors: `SourceError`, also from a recording made under KVM, which holds no host.
+    """
+    name = find_machine(source, machine).name
+    shown = _shown(source, name)
+    features, refused = _features(source, name, shown)
+    limit, breaches = _promise(source, name)
+    definitions = source.definitions(name)
+    blocking = (shown - _shown(source, name, migratable=True)) | cpu_map_blocking(cpu_map)
+    best = _best(source, name, definitions, features - blocking, str(limit[_VENDOR]), cpu_map)
+    family, model, stepping = (int(limit[number]) for number in _NUMBERS)
+    return Available(
+        context=Context(source.version, source.arch, name, source.accel),
+        features=features,
+        emulated=None if here.cpu is None else frozenset(_emulated(features, here, cpu_map)),
+        blocking=blocking & features,
+        vendor=str(limit[_VENDOR]),
+        family=family,
+        model=model,
+        stepping=stepping,
+        phys_bits=_phys_bits(source, name),
+        models={d.name: d.unavailable for d in definitions if d.name not in _NOT_PREDEFINED},
+        best=best,
+        options=tuple(_options(source, name, shown)) if options and source.accel == "kvm" else (),
+        breaches=(*refused, *breaches),
+    )
+
+
+def cpu_map_blocking(cpu_map: CpuMap) -> frozenset[PropertyName]:
+    """The properties that the CPU map says block migration."""
+    return frozenset(cpu_map.property_of(feature) for feature in cpu_map.blocking)
+
+
+def _shown(source: Source, machine: str, *, migratable: bool = False, **props: Value) -> frozenset[PropertyName]:
+    """The features that QEMU's `max` has."""
+    asked = {PropertyName(name): value for name, value in {"migratable": migratable, **props}.items()}
+    return _switched_on(source.expand(machine, CpuModel("max", asked), "static"))
+
+
+def _switched_on(properties: Mapping[PropertyName, Value]) -> frozenset[PropertyName]:
+    return frozenset(name for name, value in properties.items() if value is True)
+
+
+def _features(
+    source: Source, machine: str, shown: frozenset[PropertyName]
+) -> tuple[frozenset[PropertyName], tuple[str, ...]]:
+    """What is left of a CPU that asks for everything, which is more than `max` has; and what QEMU refused on the way.
+
+    `max` leaves out what does not suit every guest: kvm-hint-dedicated, topoext, lmce.
+    """
+    static = source.expand(machine, CpuModel("base"), "static")
+    everything = {name: True for name, value in static.items() if isinstance(value, bool)}
+    refused = []
+    for without in ((), (_ARCH_CAPABILITIES,)):
+        asked = {name: True for name in everything if name not in without}
+        try:
+            realised = source.realise(machine, CpuModel("base", asked))
+        except SourceError as err:
+            refused.append(f"a CPU with {'every feature' if not without else 'every other'} is refused: {err}")
+            continue
+        given = {name for name in asked if realised.properties[name] is True and name not in realised.filtered}
+        return frozenset(given), tuple(refused if _ARCH_CAPABILITIES in shown else ())
+    return shown, tuple(refused)
+
+
+def _emulated(features: Iterable[PropertyName], here: ThisMachine, cpu_map: CpuMap) -> Iterator[PropertyName]:
+    """A feature held in an MSR counts as the host's: CPUID does not show it, and KVM reads it from the host."""
+    from cpumap.cpu_map_entries import CpuidBits
+
+    for name in features:
+        bits = bits_of(name, cpu_map)
+        readable = not bits or any(isinstance(bit, CpuidBits) for bit in bits)
+        if readable and cpu_map.feature_of(name) not in (here.cpu or ()):
+            yield name
+
+
+def _phys_bits(source: Source, machine: str) -> int | None:
+    props: dict[PropertyName, Value] = {PropertyName("lm"): True, _HOST_PHYS_BITS: True}
+    try:
+        return int(source.realise(machine, CpuModel("base", props)).properties[_PHYS_BITS])
+    except SourceError:
+        return None
+
+
+def _best(
+    source: Source,
+    machine: str,
+    definitions: Iterable[Definition],
+    features: frozenset[PropertyName],
+    vendor: str,
+    cpu_map: CpuMap,
+) -> CpuModel:
+    """The model, runnable here and not another vendor's, that the fewest features must be added to.
+
+    Of several, a versioned name, since no machine type changes what that means; then the first by name.
+    """
+    candidates = []
+    for definition in definitions:
+        if definition.unavailable or definition.alias_of or definition.name in _NOT_PREDEFINED:
+            continue
+        if _other_vendor(definition.name, vendor, cpu_map):
+            continue
+        own = _switched_on(source.expand(machine, CpuModel(definition.name), "static"))
+        versioned = definition.name.rpartition("-v")[2].isdigit()
+        candidates.append((len(features - own), not versioned, definition.name, sorted(features - own)))
+    if not candidates:
+        return CpuModel("base", dict.fromkeys(sorted(features), True))
+    _, _, name, extra = min(candidates)
+    return CpuModel(name, dict.fromkeys(extra, True))
+
+
+def _other_vendor(model: str, vendor: str, cpu_map: CpuMap) -> bool:
+    """Whether the CPU map says that the model is another vendor's: under KVM, QEMU gives it the host's."""
+    entry = cpu_map.models.get(model) or cpu_map.models.get(model.rpartition("-v")[0])
+    if entry is None or entry.vendor is None:
+        return False
+    return cpu_map.vendors[entry.vendor].string != vendor
+
+
+def _options(source: Source, machine: str, shown: frozenset[PropertyName]) -> Iterator[OptionEffect]:
+    """What QEMU's own options change. QEMU takes machine options behind the machine type, so that is how to ask."""
+    from cpumap.sources.cached import CachedSource
+    from cpumap.sources.qemu import QemuSource
+
+    if not isinstance(source, QemuSource | CachedSource):
+        return
+    for setting in ("on", "split", "off"):
+        option = f"kernel-irqchip={setting}"
+        try:
+            other = _shown(source, f"{machine},{option}")
+        except SourceError as err:
+            yield OptionEffect(option, refused=str(err))
+            continue
+        yield OptionEffect(option, other - shown, shown - other)
+    without = _shown(source, machine, pmu=False)
+    yield OptionEffect("pmu=off", without - shown, shown - without)
+    for value in (True, False):
+        props: dict[PropertyName, Value] = {PropertyName("lm"): True, _HOST_PHYS_BITS: value}
+        bits = source.realise(machine, CpuModel("base", props)).properties[_PHYS_BITS]
+        yield OptionEffect(f"host-phys-bits={'on' if value else 'off'}", values={_PHYS_BITS: bits})
+
+
+def _promise(source: Source, machine: str) -> tuple[Mapping[PropertyName, Value], list[str]]:
+    """The properties of the CPU that is to be all QEMU can give, and each case in which QEMU filters or refuses it."""
+    model = HOST_MODELS[source.accel]
+    properties = source.expand(machine, CpuModel(model, {_MIGRATABLE: False}), "full")
+    breaches = []
+    for migratable in (True, False):
+        asked = f"-cpu {model},migratable={'on' if migratable else 'off'}"
+        try:
+            realised = source.realise(machine, CpuModel(model, {_MIGRATABLE: migratable}))
+        except SourceError as err:
+            breaches.append(f"{asked} does not start: {err}")
+            continue
+        properties = realised.properties
+        if realised.filtered:
+            breaches.append(f"{asked}: QEMU filters {', '.join(sorted(realised.filtered))}")
+    return properties, breaches
+
+
+def listed(found: Available, kind: Kind, *, migratable: bool = False) -> frozenset[PropertyName]:
+    """The features of this kind: all, those of the host's own CPU, or those of the best model with its additions.
+
+    Errors: `SourceError` for `match` where the host's CPU is not known.
+    """
+    if kind == "match" and found.emulated is None:
+        raise SourceError("the host's own CPU cannot be looked at from here, so nobody can say what matches it")
+    left_out = (found.emulated or frozenset()) if kind == "match" else frozenset()
+    blocking = found.blocking if migratable or kind == "best" else frozenset()
+    return found.features - left_out - blocking

@@ -1,0 +1,188 @@
+"""Whether a CPU can be run on a source, or on a host described: what `enforce` will say, before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cpumap.cpu import Context, CpuModel, CpuRequest, Expansion, FeaturePolicy, Property, PropertyName
+from cpumap.cpu_map import CpuMap
+from cpumap.described import DescribedHost, asked_of, lacking_on
+from cpumap.errors import InputError, SourceError
+from cpumap.expansion import ON, expand, find_machine, requested_properties
+from cpumap.lack import HOST, OPTION, QEMU, UNKNOWN_MACHINE, Lack, ThisMachine, bits_of, lack_json, lacks
+from cpumap.sources import Source
+from cpumap.sources.recorded import RecordedSource
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """Whether a CPU is runnable, and what stands in the way."""
+
+    context: Context
+    model: str
+    missing: tuple[Lack, ...] = ()
+    """Features asked for that cannot be given: QEMU with `enforce` does not start, without it leaves them out."""
+    forbidden: tuple[Lack, ...] = ()
+    """Features with policy forbid that can be given: libvirt does not start the domain."""
+    optional: tuple[PropertyName, ...] = ()
+    """Optional features that cannot be given, and so are left out."""
+    refused: str = ""
+    """QEMU's words when it makes no such CPU at all, features aside."""
+
+    @property
+    def runnable(self) -> bool:
+        """Whether the guest starts with exactly the CPU that was asked for."""
+        return not (self.missing or self.forbidden or self.refused)
+
+    @property
+    def enforce_fails(self) -> bool:
+        """Whether QEMU with `enforce` ends before the guest starts."""
+        return bool(self.missing or self.refused)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        context = self.context
+        return {
+            "runnable": self.runnable,
+            "enforce-fails": self.enforce_fails,
+            "context": {
+                "qemu": context.qemu,
+                "arch": context.arch,
+                "machine": context.machine,
+                "accel": context.accel,
+            },
+            "model": self.model,
+            "missing": [lack_json(lack) for lack in self.missing],
+            "forbidden": [lack_json(lack) for lack in self.forbidden],
+            "optional-left-out": list(self.optional),
+            "refused": self.refused,
+        }
+
+
+def check(
+    request: CpuRequest,
+    source: Source,
+    cpu_map: CpuMap,
+    *,
+    machine: str | None = None,
+    host: DescribedHost | None = None,
+    here: ThisMachine = UNKNOWN_MACHINE,
+) -> Checked:
+    """Whether this source, or `host` with this source's QEMU, can run the CPU.
+
+    `here` is the machine that the source runs on, for who lacks a feature. Errors: `UnknownName` for a model or
+    machine type nobody knows, `InputError` for a recording without a host where one is needed, `SourceError`.
+    """
+    if host is None and isinstance(source, RecordedSource) and source.accel == "kvm":
+        raise InputError(f"{source.label} was recorded under KVM and holds no host: name one with --host")
+    name = find_machine(source, machine or request.machine, request.where).name
+    context = Context(source.version, request.arch, name, source.accel)
+    known, unknown = _without_unknown(request, source, name, cpu_map)
+    if host is not None and request.mode in ("host-passthrough", "maximum"):
+        asked = {cpu_map.property_of(f.name): f"policy {f.policy}" for f in known.features if f.policy in ON}
+        found = Checked(
+            context, request.mode, _on_host(host, dict.fromkeys(lacking_on(host, asked), ""), asked, cpu_map)
+        )
+    else:
+        found = _expanded(known, source, cpu_map, context, host, here)
+    missing = (*unknown, *found.missing)
+    return replace(found, missing=missing, forbidden=_forbidden(known, source, context, cpu_map, host))
+
+
+def _without_unknown(
+    request: CpuRequest, source: Source, machine: str, cpu_map: CpuMap
+) -> tuple[CpuRequest, tuple[Lack, ...]]:
+    """The request less what this QEMU has no property for, and that as lacks: QEMU would not start with it."""
+    bare = source.expand(machine, CpuModel("base"), "full").keys() | {"migratable", "host-cache-info"}
+    asked = [
+        prop for prop in requested_properties(request, cpu_map) if prop.name not in bare and prop.value is not False
+    ]
+    gone = {prop.name for prop in asked}
+    features = tuple(f for f in request.features if cpu_map.property_of(f.name) not in gone)
+    settings = tuple(prop for prop in request.settings if prop.name not in gone)
+    found = tuple(_unknown(prop, cpu_map) for prop in asked if prop.origin != "policy optional")
+    return replace(request, features=features, settings=settings), found
+
+
+def _unknown(prop: Property, cpu_map: CpuMap) -> Lack:
+    return Lack(prop.name, cpu_map.feature_of(prop.name), bits_of(prop.name, cpu_map), QEMU, prop.origin)
+
+
+def _expanded(
+    request: CpuRequest,
+    source: Source,
+    cpu_map: CpuMap,
+    context: Context,
+    host: DescribedHost | None,
+    here: ThisMachine,
+) -> Checked:
+    try:
+        expansion = expand(request, source, cpu_map, machine=context.machine)
+    except SourceError as err:
+        source.definitions(context.machine)  # a QEMU that does not run at all is another matter
+        return Checked(context, request.model or request.mode or "", refused=str(err))
+    origins = _origins(expansion)
+    if host is not None:
+        missing = dict.fromkeys(lacking_on(host, asked_of(expansion)), "")
+    else:
+        missing = {PropertyName(name): words for name, words in expansion.unavailable.items()}
+    optional = tuple(sorted(name for name in missing if origins.get(name) == "policy optional"))
+    missing = {name: words for name, words in missing.items() if name not in optional}
+    found = (
+        _on_host(host, missing, origins, cpu_map)
+        if host is not None
+        else lacks(missing, origins, context.accel, here, cpu_map)
+    )
+    return Checked(context, expansion.model.name, (*found, *_left_out(expansion, missing, cpu_map)), optional=optional)
+
+
+def _origins(expansion: Expansion) -> dict[PropertyName, str]:
+    asked = {prop.name: prop.origin for prop in expansion.asked}
+    return {name: asked.get(name, f"model {expansion.model.name}") for name in expansion.realised}
+
+
+def _on_host(
+    host: DescribedHost, missing: Mapping[PropertyName, str], origins: Mapping[PropertyName, str], cpu_map: CpuMap
+) -> tuple[Lack, ...]:
+    who = f"{HOST} ({host.name})"
+    return tuple(
+        Lack(name, cpu_map.feature_of(name), bits_of(name, cpu_map), who, origins.get(name, ""), words)
+        for name, words in missing.items()
+    )
+
+
+def _left_out(expansion: Expansion, missing: Collection[PropertyName], cpu_map: CpuMap) -> tuple[Lack, ...]:
+    """Features asked for that QEMU leaves out since one that they depend on is off; `enforce` fails over these too."""
+    found = []
+    for prop in expansion.asked:
+        is_feature = prop.name in expansion.static and prop.origin != "policy optional"
+        if (
+            is_feature
+            and prop.value is True
+            and expansion.realised.get(prop.name) is False
+            and prop.name not in missing
+        ):
+            bits = bits_of(prop.name, cpu_map)
+            found.append(Lack(prop.name, cpu_map.feature_of(prop.name), bits, OPTION, prop.origin))
+    return tuple(found)
+
+
+def _forbidden(
+    request: CpuRequest, source: Source, context: Context, cpu_map: CpuMap, host: DescribedHost | None
+) -> tuple[Lack, ...]:
+    wanted = [feature for feature in request.features if feature.policy == "forbid"]
+    if not wanted:
+        return ()
+    if host is None:
+        most = source.expand(context.machine, CpuModel("max"), "static")
+        there = [feature for feature in wanted if most.get(cpu_map.property_of(feature.name)) is True]
+    else:
+        there = [feature for feature in wanted if host.gives(cpu_map.property_of(feature.name))]
+    return tuple(_forbidden_lack(feature, cpu_map) for feature in there)
+
+
+def _forbidden_lack(feature: FeaturePolicy, cpu_map: CpuMap) -> Lack:
+    prop = cpu_map.property_of(feature.name)
+    return Lack(prop, feature.name, bits_of(prop, cpu_map), "nobody", "policy forbid")

@@ -1,0 +1,91 @@
+"""A host that is not here: what QEMU can enable on it, as far as a description of it says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from cpumap.compare import features_of_cpu
+from cpumap.cpu import CpuRequest, Expansion, PropertyName
+from cpumap.cpu_map import CpuMap
+from cpumap.errors import InputError
+from cpumap.host import HostCpu, read_host
+from cpumap.lack import bits_of, qemu_words
+from cpumap.update import update
+
+EMULATED = frozenset({"apic", "arat", "hypervisor", "tsc-adjust", "tsc-deadline", "x2apic"})
+"""What KVM gives guests on any host (arch/x86/kvm/cpuid.c): descriptions of the host's own CPU do not show it."""
+
+_OF_KVM = ("kvm", "hv-")
+
+
+@dataclass(frozen=True, slots=True)
+class DescribedHost:
+    """A host's CPU, and what guests can be given there."""
+
+    cpu: HostCpu
+    properties: frozenset[PropertyName]
+    by_qemu: bool
+    """Whether a QEMU said so; else this is the host's own CPU, with what KVM emulates on any host."""
+    name: str
+    """What it was read from."""
+
+    def gives(self, prop: PropertyName) -> bool:
+        """Whether a guest there can be given this feature."""
+        return prop in self.properties or (not self.by_qemu and prop.startswith(_OF_KVM))
+
+
+def read_described(data: bytes, cpu_map: CpuMap, *, name: str = "<stdin>") -> DescribedHost:
+    """The host of a `cpumap host --format json`, or of anything `cpumap.host.read_host` takes. Raises `InputError`."""
+    cpu = read_host(data, cpu_map, name=name)
+    said = _properties(data, name)
+    if said is not None:
+        return DescribedHost(cpu, said, True, name)
+    own = frozenset(cpu_map.property_of(feature) for feature in features_of_cpu(cpu, cpu_map))
+    return DescribedHost(cpu, own | frozenset(map(PropertyName, EMULATED)), False, name)
+
+
+def _properties(data: bytes, name: str) -> frozenset[PropertyName] | None:
+    """The `properties` of a saved host; None for what is no saved host, or one without them."""
+    if not data.lstrip().startswith((b"{", b"[")):
+        return None
+    saved = json.loads(data)
+    saved = saved[0] if isinstance(saved, list) else saved
+    properties = saved.get("properties") if isinstance(saved, Mapping) else None
+    if properties is None:
+        return None
+    if not isinstance(properties, list) or not all(isinstance(prop, str) for prop in properties):
+        raise InputError("not a saved host: its properties are no list of names", name)
+    return frozenset(map(PropertyName, properties))
+
+
+def request_on(host: DescribedHost, request: CpuRequest, cpu_map: CpuMap) -> CpuRequest:
+    """The request with host-model, match='minimum' and optional features resolved against the host, as libvirt does.
+
+    What only QEMU or KVM gives (no CPU map has it in a model) is judged by what QEMU said of the host.
+    """
+    features = tuple(
+        replace(feature, policy="require" if host.gives(cpu_map.property_of(feature.name)) else "disable")
+        if feature.policy == "optional"
+        else feature
+        for feature in request.features
+    )
+    return update(host.cpu, replace(request, features=features), cpu_map)
+
+
+def expansion_on(host: DescribedHost, expansion: Expansion, cpu_map: CpuMap) -> Expansion:
+    """The expansion with, as unavailable, what this host cannot give of it, in QEMU's way of naming a bit."""
+    names = lacking_on(host, asked_of(expansion))
+    lacking = {str(name): qemu_words(name, bits_of(name, cpu_map)) for name in names}
+    return replace(expansion, unavailable=lacking)
+
+
+def asked_of(expansion: Expansion) -> Iterable[PropertyName]:
+    """The features that the CPU of the expansion has, in canonical names."""
+    return (name for name in expansion.static if expansion.realised.get(name) is True)
+
+
+def lacking_on(host: DescribedHost, asked: Iterable[PropertyName]) -> list[PropertyName]:
+    """Those of the features that the host cannot give."""
+    return sorted(name for name in asked if not host.gives(name))
