@@ -25,7 +25,8 @@ ONLY_OF_HOST_MODELS = frozenset({"host-cache-info", "migratable"})
 """Properties that these models have and `base` has not (max_x86_cpu_properties in target/i386/cpu.c)."""
 
 _EMPTY_UNLESS_SET = {"vendor": "", "hv-vendor-id": ""}
-_DEFAULT_HV_VENDOR = "Microsoft Hv"
+DEFAULT_HV_VENDOR = "Microsoft Hv"
+"""What an empty hv-vendor-id becomes at realize."""
 _LBR_FMT_UNSET = 0x3F
 
 
@@ -97,10 +98,12 @@ def _worth_naming(expansion: Expansion) -> dict[PropertyName, Value]:
     kept = {
         name: value
         for name, value in expansion.realised.items()
-        if name in canonical and name not in PER_INSTANCE | NOT_NAMED and not is_refused(name, value, expansion.realised)
+        if name in canonical
+        and name not in PER_INSTANCE | NOT_NAMED
+        and not is_refused(name, value, expansion.realised)
     }
     hyperv = PropertyName("hv-vendor-id")
-    if kept.get(hyperv) == _DEFAULT_HV_VENDOR and hyperv not in asked:
+    if kept.get(hyperv) == DEFAULT_HV_VENDOR and hyperv not in asked:
         del kept[hyperv]
     return kept | {name: value for name, value in asked.items() if name == "tsc-frequency"}
 
@@ -174,4 +177,6 @@ def _standing_on(expansion: Expansion, choices: Choices, named: _Named) -> str:
             f"{name} has cache tables of its own, which no property describes: it is kept instead of {choices.base}"
         )
         return name
+    for property_name in ONLY_OF_HOST_MODELS:
+        named.properties.pop(PropertyName(property_name), None)
     return choices.base
