@@ -31,6 +31,10 @@ COMMANDS = {
     "machines": Command("inspect", "the machine types of a QEMU"),
     "host": Command("check", "what can be enabled on a host, asked of its QEMU"),
     "check": Command("check", "whether a domain's CPU can be run, and what stands in the way"),
+    "compare": Command("comparing", "whether a host can provide a CPU: identical, superset or incompatible"),
+    "baseline": Command("comparing", "the CPU that every one of several can provide"),
+    "update": Command("comparing", "host-model, match='minimum' and optional features resolved against a host"),
+    "decode": Command("comparing", "CPUID data become a <cpu>"),
     "record": Command("record", "writes down one QEMU's models and machine types, to be asked without it"),
 }
 
