@@ -177,7 +177,7 @@ def _best(
         if _other_vendor(definition.name, vendor, cpu_map):
             continue
         own = _switched_on(source.expand(machine, CpuModel(definition.name), "static"))
-        versioned = definition.name.rpartition("-v")[2].isdigit()
+        versioned = "-v" in definition.name and definition.name.rpartition("-v")[2].isdigit()
         candidates.append((len(features - own), not versioned, definition.name, sorted(features - own)))
     if not candidates:
         return CpuModel("base", dict.fromkeys(sorted(features), True))

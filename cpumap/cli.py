@@ -35,6 +35,7 @@ COMMANDS = {
     "baseline": Command("comparing", "the CPU that every one of several can provide"),
     "update": Command("comparing", "host-model, match='minimum' and optional features resolved against a host"),
     "decode": Command("comparing", "CPUID data become a <cpu>"),
+    "explain": Command("explain", "what a feature is, which models have it since when, what removing it costs"),
     "record": Command("record", "writes down one QEMU's models and machine types, to be asked without it"),
 }
 

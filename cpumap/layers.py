@@ -25,6 +25,17 @@ class Layer:
     def facts(self, model: str, table: str) -> dict[str, Any]:
         return {name: value for name, value in self._layered(model, table).items() if value is not None}
 
+    def fact(self, model: str, table: str, name: str) -> Any:
+        """One of the facts, without putting the others together; None where there is no such fact."""
+        changes = self.stored["tables"].get(table, {})
+        changed, own = changes.get("models", {}).get(model, {}), self.stored["models"].get(model, {})
+        like = self.like[model]
+        if name in changed:
+            return changed[name]
+        if like is None:
+            return changes.get("all", {}).get(name, own.get(name))
+        return own[name] if name in own else self.fact(like, table, name)
+
     def depth(self, model: str) -> int:
         """How many models stand between this one and its root."""
         like = self.like[model]

@@ -92,6 +92,25 @@ class RecordedSource:
             found.setdefault(table, []).append(machine)
         return found
 
+    def models_with(self, prop: PropertyName) -> dict[str, frozenset[str]]:
+        """Every model that has the feature → the machine types (one for each that shows the same CPUs) it has it on."""
+        name = self._stored["spellings"].get(prop, prop)
+        on = {
+            model: frozenset(table for table in self.tables() if self._full.fact(model, table, name) is True)
+            for model in self._stored["like"]
+        }
+        return {model: tables for model, tables in on.items() if tables}
+
+    def knows(self, prop: PropertyName) -> bool:
+        """Whether this QEMU has a feature of this name."""
+        return self._stored["spellings"].get(prop, prop) in self._stored["static"]
+
+    def dependants(self, prop: PropertyName) -> tuple[PropertyName, ...]:
+        """The features that QEMU switches off with this one."""
+        name = self._stored["spellings"].get(prop, prop)
+        effect = self._stored["effects"]["off"].get(name, {})
+        return tuple(sorted(_switches(effect, ())))
+
     def close(self) -> None:
         """Nothing to end."""
 
