@@ -18,6 +18,7 @@ EMULATED = frozenset({"apic", "arat", "hypervisor", "tsc-adjust", "tsc-deadline"
 """What KVM gives guests on any host (arch/x86/kvm/cpuid.c): descriptions of the host's own CPU do not show it."""
 
 _OF_KVM = ("kvm", "hv-")
+_VENDOR = PropertyName("vendor")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +76,22 @@ def request_on(host: DescribedHost, request: CpuRequest, cpu_map: CpuMap) -> Cpu
 
 
 def expansion_on(host: DescribedHost, expansion: Expansion, cpu_map: CpuMap) -> Expansion:
-    """The expansion with, as unavailable, what this host cannot give of it, in QEMU's way of naming a bit."""
+    """The expansion with, as unavailable, what this host cannot give of it, in QEMU's way of naming a bit.
+
+    Under KVM a model takes the vendor of its host, unless another is asked for.
+    """
+    if expansion.context.accel == "kvm" and host.cpu.vendor in cpu_map.vendors:
+        expansion = _with_vendor(expansion, cpu_map.vendors[host.cpu.vendor].string)
     names = lacking_on(host, asked_of(expansion))
     lacking = {str(name): qemu_words(name, bits_of(name, cpu_map)) for name in names}
     return replace(expansion, unavailable=lacking)
+
+
+def _with_vendor(expansion: Expansion, vendor: str) -> Expansion:
+    if any(prop.name == _VENDOR for prop in expansion.asked):
+        return expansion
+    shown = [{**props, _VENDOR: vendor} for props in (expansion.static, expansion.full, expansion.realised)]
+    return replace(expansion, static=shown[0], full=shown[1], realised=shown[2])
 
 
 def asked_of(expansion: Expansion) -> Iterable[PropertyName]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from cpumap.cpu import CpuRequest, ExplicitCpu
 from cpumap.cpu_map import CpuMap, load_cpu_map
+from cpumap.described import DescribedHost, expansion_on
 from cpumap.domain import cpu_children, looks_like_xml, parse_request
 from cpumap.errors import DomainError
 from cpumap.expansion import expand
@@ -70,9 +71,14 @@ def explicit_cpu(
     *,
     choices: Choices = DEFAULT_CHOICES,
     machine: str | None = None,
+    host: DescribedHost | None = None,
 ) -> ExplicitCpu:
-    """The explicit CPU of a request on this source. Errors: as `expand` and `resolve`."""
-    return resolve(request, expand(request, source, cpu_map, machine=machine), choices)
+    """The explicit CPU of a request on this source, or on another `host` with this source's QEMU.
+
+    What the host lacks is unavailable then. Errors: as `expand` and `resolve`.
+    """
+    expansion = expand(request, source, cpu_map, machine=machine)
+    return resolve(request, expansion_on(host, expansion, cpu_map) if host else expansion, choices)
 
 
 def write(cpu: ExplicitCpu, cpu_map: CpuMap, document: bytes, written: Written, *, name: str) -> bytes:

@@ -60,7 +60,7 @@ def open_source(arguments: argparse.Namespace, request: CpuRequest | None = None
     source = choose_source(wanted, request or CpuRequest(accel="tcg"))
     if not (arguments.qemu or arguments.qmp or arguments.recorded):
         print(f"cpumap: answers from {source.label}", file=sys.stderr)
-    if source.accel == "kvm" and isinstance(source, RecordedSource):
+    if source.accel == "kvm" and isinstance(source, RecordedSource) and not getattr(arguments, "host", None):
         print("cpumap: no host is known: the vendor is the model's own", file=sys.stderr)
     try:
         yield source

@@ -10,6 +10,7 @@ from cpumap.commands.reading import read_file
 from cpumap.commands.sourcing import add_source_options, open_cpu_map, open_source
 from cpumap.cpu import CpuRequest, ExplicitCpu
 from cpumap.cpu_map import CpuMap
+from cpumap.described import read_described, request_on
 from cpumap.domain import parse_request
 from cpumap.errors import InputError
 from cpumap.render import args_text, beyond_cpu_xml, json_text
@@ -41,6 +42,12 @@ def add_translate(parser: argparse.ArgumentParser) -> None:
         help="features of the model that cannot be given here: keep them (and leave enforce out), or switch them off "
         "(default: off under KVM, keep under tcg)",
     )
+    parser.add_argument(
+        "--host",
+        metavar="FILE",
+        help="the host to run on: `cpumap host --format json`, capabilities, domcapabilities, <cpu> or <cpudata>; "
+        "host-model, match='minimum' and optional features mean its CPU, and what it lacks is unavailable",
+    )
     add_source_options(parser)
 
 
@@ -48,11 +55,14 @@ def run_translate(arguments: argparse.Namespace) -> int:
     document = read_file(arguments.file)
     request = parse_request(document, name=arguments.file)
     cpu_map = open_cpu_map(arguments)
+    host = read_described(read_file(arguments.host), cpu_map, name=arguments.host) if arguments.host else None
+    if host is not None:
+        request = request_on(host, request, cpu_map)
     if arguments.pin == "none":
         return _as_libvirt_does(arguments, request, cpu_map)
     choices = Choices(pin=arguments.pin, unavailable=arguments.unavailable)
     with open_source(arguments, request) as source:
-        cpu = explicit_cpu(request, source, cpu_map, choices=choices, machine=arguments.machine)
+        cpu = explicit_cpu(request, source, cpu_map, choices=choices, machine=arguments.machine, host=host)
     for note in cpu.notes:
         print(f"cpumap: {note}", file=sys.stderr)
     if arguments.format == "cpu-xml":
