@@ -8,7 +8,7 @@ from typing import Any
 
 from cpumap.cpu import Context, CpuModel, CpuRequest, Expansion, FeaturePolicy, Property, PropertyName
 from cpumap.cpu_map import CpuMap
-from cpumap.described import DescribedHost, asked_of, lacking_on
+from cpumap.described import DescribedHost, asked_of, known_to, lacking_on, request_on
 from cpumap.errors import InputError, SourceError
 from cpumap.expansion import ON, expand, find_machine, requested_properties
 from cpumap.lack import HOST, OPTION, QEMU, UNKNOWN_MACHINE, Lack, ThisMachine, bits_of, lack_json, lacks
@@ -72,6 +72,7 @@ def check(
 ) -> Checked:
     """Whether this source, or `host` with this source's QEMU, can run the CPU.
 
+    host-model, match='minimum' and optional features are resolved against `host` first, as libvirt does.
     `here` is the machine that the source runs on, for who lacks a feature. Errors: `UnknownName` for a model or
     machine type nobody knows, `InputError` for a recording without a host where one is needed, `SourceError`.
     """
@@ -79,6 +80,8 @@ def check(
         raise InputError(f"{source.label} was recorded under KVM and holds no host: name one with --host")
     name = find_machine(source, machine or request.machine, request.where).name
     context = Context(source.version, request.arch, name, source.accel)
+    if host is not None:
+        request = request_on(host, request, cpu_map, known_to(source, name))
     known, unknown = _without_unknown(request, source, name, cpu_map)
     if host is not None and request.mode in ("host-passthrough", "maximum"):
         asked = {cpu_map.property_of(f.name): f"policy {f.policy}" for f in known.features if f.policy in ON}

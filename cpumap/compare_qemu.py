@@ -12,7 +12,7 @@ from cpumap.check import Checked, check
 from cpumap.compare import Verdict
 from cpumap.cpu import CpuRequest, FeaturePolicy, Machine, PropertyName
 from cpumap.cpu_map import CpuMap
-from cpumap.described import DescribedHost, read_described, request_on
+from cpumap.described import DescribedHost, known_to, read_described, request_on
 from cpumap.errors import ResolveError, SourceError
 from cpumap.expansion import expand, find_machine
 from cpumap.lack import UNKNOWN_MACHINE, ThisMachine, lack_json
@@ -63,7 +63,7 @@ def compare_on(
     The rules are those of `cpumap.compare`. Errors: as `check`.
     """
     name = find_machine(source, machine or request.machine, request.where).name
-    resolved = request_on(host, request, cpu_map)
+    resolved = request_on(host, request, cpu_map, known_to(source, name))
     checked = check(resolved, source, cpu_map, machine=name, host=host)
     if request.vendor and request.vendor != host.cpu.vendor:
         reason = f"host CPU vendor does not match required CPU vendor {request.vendor}"

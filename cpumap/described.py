@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from cpumap.compare import features_of_cpu
-from cpumap.cpu import CpuRequest, Expansion, PropertyName
+from cpumap.cpu import CpuModel, CpuRequest, Expansion, PropertyName
 from cpumap.cpu_map import CpuMap
 from cpumap.errors import InputError
+from cpumap.expansion import find_machine
 from cpumap.host import HostCpu, read_host
 from cpumap.lack import bits_of, qemu_words
+from cpumap.sources import Source
 from cpumap.update import update
 
 EMULATED = frozenset({"apic", "arat", "hypervisor", "tsc-adjust", "tsc-deadline", "x2apic"})
@@ -61,10 +63,13 @@ def _properties(data: bytes, name: str) -> frozenset[PropertyName] | None:
     return frozenset(map(PropertyName, properties))
 
 
-def request_on(host: DescribedHost, request: CpuRequest, cpu_map: CpuMap) -> CpuRequest:
+def request_on(
+    host: DescribedHost, request: CpuRequest, cpu_map: CpuMap, known: Collection[PropertyName] | None = None
+) -> CpuRequest:
     """The request with host-model, match='minimum' and optional features resolved against the host, as libvirt does.
 
-    What only QEMU or KVM gives (no CPU map has it in a model) is judged by what QEMU said of the host.
+    What only QEMU or KVM gives (no CPU map has it in a model) is judged by what QEMU said of the host. What a QEMU
+    has no property for is left out of what the host adds; `known` are its properties.
     """
     features = tuple(
         replace(feature, policy="require" if host.gives(cpu_map.property_of(feature.name)) else "disable")
@@ -72,7 +77,15 @@ def request_on(host: DescribedHost, request: CpuRequest, cpu_map: CpuMap) -> Cpu
         else feature
         for feature in request.features
     )
-    return update(host.cpu, replace(request, features=features), cpu_map)
+    updated = update(host.cpu, replace(request, features=features), cpu_map)
+    own = {feature.name for feature in request.features}
+    kept = (f for f in updated.features if known is None or f.name in own or cpu_map.property_of(f.name) in known)
+    return replace(updated, features=tuple(kept))
+
+
+def known_to(source: Source, machine: str | None) -> Collection[PropertyName]:
+    """The CPU properties that the source's QEMU has under this machine type."""
+    return source.expand(find_machine(source, machine).name, CpuModel("base"), "full").keys()
 
 
 def expansion_on(host: DescribedHost, expansion: Expansion, cpu_map: CpuMap) -> Expansion:
@@ -80,8 +93,9 @@ def expansion_on(host: DescribedHost, expansion: Expansion, cpu_map: CpuMap) -> 
 
     Under KVM a model takes the vendor of its host, unless another is asked for.
     """
-    if expansion.context.accel == "kvm" and host.cpu.vendor in cpu_map.vendors:
-        expansion = _with_vendor(expansion, cpu_map.vendors[host.cpu.vendor].string)
+    vendor = cpu_map.vendors.get(host.cpu.vendor or "")
+    if expansion.context.accel == "kvm" and vendor is not None:
+        expansion = _with_vendor(expansion, vendor.string)
     names = lacking_on(host, asked_of(expansion))
     lacking = {str(name): qemu_words(name, bits_of(name, cpu_map)) for name in names}
     return replace(expansion, unavailable=lacking)

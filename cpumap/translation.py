@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from cpumap.cpu import CpuRequest, ExplicitCpu
 from cpumap.cpu_map import CpuMap, load_cpu_map
-from cpumap.described import DescribedHost, expansion_on
+from cpumap.described import DescribedHost, expansion_on, known_to, request_on
 from cpumap.domain import cpu_children, looks_like_xml, parse_request
 from cpumap.errors import DomainError
 from cpumap.expansion import expand
@@ -75,10 +75,14 @@ def explicit_cpu(
 ) -> ExplicitCpu:
     """The explicit CPU of a request on this source, or on another `host` with this source's QEMU.
 
-    What the host lacks is unavailable then. Errors: as `expand` and `resolve`.
+    host-model, match='minimum' and optional features mean that host's CPU, and what it lacks is unavailable.
+    Errors: as `expand` and `resolve`.
     """
+    if host is None:
+        return resolve(request, expand(request, source, cpu_map, machine=machine), choices)
+    request = request_on(host, request, cpu_map, known_to(source, machine or request.machine))
     expansion = expand(request, source, cpu_map, machine=machine)
-    return resolve(request, expansion_on(host, expansion, cpu_map) if host else expansion, choices)
+    return resolve(request, expansion_on(host, expansion, cpu_map), choices)
 
 
 def write(cpu: ExplicitCpu, cpu_map: CpuMap, document: bytes, written: Written, *, name: str) -> bytes:

@@ -14,7 +14,7 @@ from cpumap.commands.reading import read_file
 from cpumap.commands.sourcing import add_source_options, is_here, open_cpu_map, open_source
 from cpumap.cpu import CpuRequest
 from cpumap.cpu_map import CpuMap
-from cpumap.described import read_described, request_on
+from cpumap.described import read_described
 from cpumap.domain import parse_request
 from cpumap.host import read_host
 from cpumap.lack import UNKNOWN_MACHINE, ThisMachine, lack_text, this_machine
@@ -37,8 +37,6 @@ def run_check(arguments: argparse.Namespace) -> int:
     request = parse_request(read_file(arguments.file), name=arguments.file)
     cpu_map = open_cpu_map(arguments)
     host = read_described(read_file(arguments.host), cpu_map, name=arguments.host) if arguments.host else None
-    if host is not None:
-        request = request_on(host, request, cpu_map)
     with open_source(arguments, request) as source:
         here = _here(source, cpu_map)
         if host is None and request.mode == "host-model":

@@ -56,10 +56,8 @@ def run_translate(arguments: argparse.Namespace) -> int:
     request = parse_request(document, name=arguments.file)
     cpu_map = open_cpu_map(arguments)
     host = read_described(read_file(arguments.host), cpu_map, name=arguments.host) if arguments.host else None
-    if host is not None:
-        request = request_on(host, request, cpu_map)
     if arguments.pin == "none":
-        return _as_libvirt_does(arguments, request, cpu_map)
+        return _as_libvirt_does(arguments, request_on(host, request, cpu_map) if host else request, cpu_map)
     choices = Choices(pin=arguments.pin, unavailable=arguments.unavailable)
     with open_source(arguments, request) as source:
         cpu = explicit_cpu(request, source, cpu_map, choices=choices, machine=arguments.machine, host=host)
