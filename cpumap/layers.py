@@ -77,13 +77,15 @@ def factorise(answers: Mapping[str, ByModel], stored: Facts) -> Facts:
 
 
 def _table_changes(layer: Layer, answers: ByModel) -> Facts:
-    """What one table changes: for all models where most change alike, model by model for the rest."""
+    """What one table changes: for all models where that is true of more than it is not, by model for the rest."""
     changes = {model: difference(layer.facts(model, ""), facts) for model, facts in answers.items()}
     kinds = Counter((name, json.dumps(value)) for change in changes.values() for name, value in change.items())
     common: Facts = {}
-    for (name, value), count in kinds.most_common():
-        if name not in common and count > len(answers) / 2:
-            common[name] = json.loads(value)
+    for (name, text), count in kinds.most_common():
+        value = json.loads(text)
+        exceptions = sum(not same(facts.get(name), value) for facts in answers.values())
+        if name not in common and count > exceptions:
+            common[name] = value
     proposed: Facts = {"all": common, "models": {}}
     trial = Layer({"models": layer.stored["models"], "tables": {"": proposed}}, layer.like)
     for model in sorted(answers, key=trial.depth):

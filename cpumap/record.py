@@ -268,19 +268,22 @@ def _machine_facts(machine: Machine, tables: Mapping[str, str]) -> Facts:
 
 
 def _realised(reference: Source, stored: Facts, progress: Progress) -> dict[str, ByModel]:
-    """What realize adds to the full expansion, asked under the newest and the oldest machine type.
+    """The properties that realize sets, as they are after it, asked under the newest and the oldest machine type.
 
-    Where the two agree it is taken to be the same between them; where they do not, every table is asked.
+    Where the two agree they are taken to be the same between them; where they do not, every table is asked.
     """
     tables = _table_names(stored)
     oldest = min((t for t in tables if t.startswith("pc-i440fx-")), key=_release, default=tables[-1])
     ends = list(dict.fromkeys([tables[0], oldest]))
     models = [CpuModel(name) for name in stored["like"] if name not in NOT_RECORDED or _has(stored, name)]
-    found = {table: _realised_under(reference, table, models, progress) for table in ends}
+    after = {table: _realised_under(reference, table, models, progress) for table in ends}
+    names = sorted({name for table in ends for model in models for name in after[table][model.name][1]})
+    found = {table: _only(answers, names) for table, answers in after.items()}
     unlike = [model for model in models if found[ends[0]][model.name] != found[ends[-1]][model.name]]
     for table in tables:
         if table not in ends:
-            found[table] = {**found[ends[0]], **_realised_under(reference, table, unlike, progress)}
+            more = _realised_under(reference, table, unlike, progress)
+            found[table] = {**found[ends[0]], **_only(more, names)}
     return {table: found[table] for table in tables}
 
 
@@ -288,18 +291,25 @@ def _has(stored: Facts, model: str) -> bool:
     return model in stored["full"]["models"]
 
 
-def _realised_under(reference: Source, table: str, models: Sequence[CpuModel], progress: Progress) -> ByModel:
-    found: ByModel = {}
+def _only(answers: Mapping[str, tuple[Facts, set[str]]], names: Sequence[str]) -> ByModel:
+    return {model: {name: facts[name] for name in names if name in facts} for model, (facts, _) in answers.items()}
+
+
+def _realised_under(
+    reference: Source, table: str, models: Sequence[CpuModel], progress: Progress
+) -> dict[str, tuple[Facts, set[str]]]:
+    """Model → its properties after realize, and the names of those that realize set."""
+    found = {}
     before = [reference.expand(table, model, "full") for model in models]
     with ThreadPoolExecutor(2) as pool:
         realised = pool.map(lambda model: reference.realise(table, model).properties, models)
         for count, (model, full, after) in enumerate(zip(models, before, realised, strict=True), 1):
             progress(f"realised CPUs of {table}", count, len(models))
-            found[model.name] = {
-                str(name): value
-                for name, value in sorted(after.items())
-                if name not in PER_INSTANCE and not same(full.get(name), value)
-            }
+            facts = {str(name): value for name, value in after.items() if name not in PER_INSTANCE}
+            found[model.name] = (
+                facts,
+                {name for name, value in facts.items() if not same(full.get(PropertyName(name)), value)},
+            )
     return found
 
 
