@@ -44,10 +44,12 @@ class Layer:
     def _layered(self, model: str, table: str) -> dict[str, Any]:
         like = self.like[model]
         changes = self.stored["tables"].get(table, {})
-        below = changes.get("all", {}) if like is None else self._layered(like, table)
-        own = self.stored["models"].get(model, {})
-        merged = {**own, **below} if like is None else {**below, **own}
-        return {**merged, **changes.get("models", {}).get(model, {})}
+        return {
+            **(self._layered(like, table) if like is not None else {}),
+            **self.stored["models"].get(model, {}),
+            **changes.get("all", {}),
+            **changes.get("models", {}).get(model, {}),
+        }
 
 
 def likes(definition: ByModel) -> dict[str, str | None]:
