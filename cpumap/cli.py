@@ -25,6 +25,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "translate": Command("translate", "one domain XML becomes one explicit CPU"),
+    "convert": Command("fleet", "stored configs rewritten, by the thousand"),
     "expand": Command("inspect", "what a CPU model is, as QMP's CpuModelExpansionInfo"),
     "dump": Command("inspect", "a -readconfig file that recreates a CPU"),
     "models": Command("inspect", "the CPU models of a QEMU: aliases, deprecated, unusable and why"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 
 from cpumap.cpu_option import CPU_TYPENAME
@@ -50,6 +51,12 @@ def attribute(value: str) -> str:
     for character, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("'", "&apos;")):
         value = value.replace(character, entity)
     return "'" + re.sub(r"[\t\n\r]", lambda match: f"&#{ord(match[0])};", value) + "'"
+
+
+@lru_cache(maxsize=64)  # hundreds of arguments, the same in many documents of a fleet
+def _arguments(values: tuple[str, ...], margin: str, tag: str) -> str:
+    step = "  " if margin else ""
+    return "".join(f"{margin}{step}<{tag} value={attribute(value)}/>" for value in values)
 
 
 class _Editor:
@@ -128,9 +135,7 @@ class _Editor:
 
     def arguments(self, extra_args: Sequence[str], margin: str, prefix: str | None = None) -> str:
         """The `<qemu:arg>` elements, under the margin of what they stand in."""
-        step = "  " if margin else ""
-        tag = f"{prefix or self.layout.qemu_prefix}:arg"
-        return "".join(f"{margin}{step}<{tag} value={attribute(argument)}/>" for argument in extra_args)
+        return _arguments(tuple(extra_args), margin, f"{prefix or self.layout.qemu_prefix}:arg")
 
     def margin(self, offset: int) -> str:
         """The line break and the indentation that stand before the offset; empty when it is not first in its line."""

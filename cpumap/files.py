@@ -27,17 +27,17 @@ def _replace(target: Path, content: bytes) -> None:
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
-            _take_after(target, handle)
+            take_after(target, handle)
             stream.flush()
             os.fsync(handle)
         temporary.replace(target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_directory(target.parent)
+    sync_directory(target.parent)
 
 
-def _take_after(target: Path, handle: int) -> None:
+def take_after(target: Path, handle: int) -> None:
     """Mode, owner and extended attributes (an SELinux label is one) of the file that is to be replaced."""
     if not target.exists():
         mask = os.umask(0)
@@ -52,7 +52,8 @@ def _take_after(target: Path, handle: int) -> None:
         os.setxattr(handle, name, os.getxattr(target, name))
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
+    """Makes what was renamed or made in the directory last."""
     handle = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(handle)

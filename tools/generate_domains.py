@@ -30,6 +30,9 @@ FEATURES = (
     (("require", "hypervisor"), ("require", "arat"), ("disable", "rdseed"), ("optional", "invtsc")),
 )
 
+FLAVOURS = 250
+"""Kinds of CPU in the fleet: guests are made from templates, a few of which most guests come from."""
+
 LIBVIRT_HEADER = """\
 <!--
 WARNING: THIS IS AN AUTO-GENERATED FILE. CHANGES TO IT ARE LIKELY TO BE
@@ -118,10 +121,11 @@ def domain(number: int) -> tuple[str, bytes]:
 
 
 def _parts(name: str, random: Random) -> Iterator[str]:
-    machine, model = random.choice(MACHINES), random.choice(MODELS)
+    flavour = Random(min(int(random.expovariate(1 / 40)), FLAVOURS - 1))
+    machine, model = flavour.choice(MACHINES), flavour.choice(MODELS)
     uuid = "-".join(f"{random.getrandbits(4 * width):0{width}x}" for width in (8, 4, 4, 4, 12))
     vcpus, memory = random.choice((1, 2, 4, 8)), random.choice((2, 4, 8, 16)) * 1048576
-    kind = random.choice(("kvm", "kvm", "kvm", "qemu"))
+    kind = flavour.choice(("kvm", "kvm", "kvm", "qemu"))
     yield f"<domain type='{kind}'>\n  <name>{name}</name>\n  <uuid>{uuid}</uuid>\n"
     if random.random() < 0.5:
         yield METADATA.format(name=name, size=vcpus, memory=memory // 1024, vcpus=vcpus, uuid=uuid)
@@ -133,7 +137,7 @@ def _parts(name: str, random: Random) -> Iterator[str]:
     yield f"  <os>\n    <type arch='x86_64' machine='{machine}'>hvm</type>\n    <boot dev='hd'/>\n  </os>\n"
     hyperv = HYPERV if name.startswith("win") else ""
     yield f"  <features>\n    <acpi/>\n    <apic/>\n{hyperv}  </features>\n"
-    yield _cpu(model, vcpus, random)
+    yield _cpu(model, vcpus, flavour, random)
     yield "  <clock offset='utc'>\n    <timer name='rtc' tickpolicy='catchup'/>\n"
     yield "    <timer name='hpet' present='no'/>\n  </clock>\n  <on_poweroff>destroy</on_poweroff>\n"
     yield "  <on_reboot>restart</on_reboot>\n  <on_crash>destroy</on_crash>\n"
@@ -142,13 +146,13 @@ def _parts(name: str, random: Random) -> Iterator[str]:
     yield TAIL
 
 
-def _cpu(model: str | None, vcpus: int, random: Random) -> str:
+def _cpu(model: str | None, vcpus: int, flavour: Random, random: Random) -> str:
     if model is None:
         return ""
     lines = ["  <cpu mode='custom' match='exact' check='partial'>", f"    <model fallback='forbid'>{model}</model>"]
     if random.random() < 0.5:
         lines.append(f"    <topology sockets='1' dies='1' cores='{vcpus}' threads='1'/>")
-    lines += [f"    <feature policy='{policy}' name='{name}'/>" for policy, name in random.choice(FEATURES)]
+    lines += [f"    <feature policy='{policy}' name='{name}'/>" for policy, name in flavour.choice(FEATURES)]
     return "\n".join([*lines, "  </cpu>\n"])
 
 

@@ -15,8 +15,10 @@ from cpumap.sources.choose import Wanted, choose_source
 from cpumap.sources.recorded import RecordedSource
 
 
-def add_source_options(parser: argparse.ArgumentParser) -> None:
-    """--qemu, --qmp, --connect, --recorded, and --machine, --accel, --cpu-map."""
+def add_source_options(
+    parser: argparse.ArgumentParser, *, machine: str = "machine type (default: the input's own)"
+) -> None:
+    """--qemu, --qmp, --connect, --recorded, and --machine (with this help), --accel, --cpu-map."""
     group = parser.add_argument_group("where the answers come from")
     one = group.add_mutually_exclusive_group()
     one.add_argument("--qemu", metavar="PATH", help="start this QEMU binary")
@@ -26,7 +28,7 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
         "--recorded", metavar="RELEASE|FILE", help="answers recorded earlier: 7.2, 10.0.13, or a file of `record`"
     )
     group.add_argument("--domain", metavar="NAME", help="with --connect: this guest's own QEMU")
-    group.add_argument("--machine", metavar="TYPE", help="machine type (default: the input's own)")
+    group.add_argument("--machine", metavar="TYPE", help=machine)
     group.add_argument("--accel", choices=("kvm", "tcg"), help="accelerator (default: the input's own)")
     group.add_argument("--no-cache", action="store_true", help="start QEMU even for what the cache answers")
     add_cpu_map_option(group)

@@ -56,6 +56,7 @@ class RecordedSource:
         self._full, self._realised, self._definition, self._hidden = (
             Layer(stored[kind], stored["like"]) for kind in ("full", "realised", "definition", "hidden")
         )
+        self._defined: dict[str, tuple[Definition, ...]] = {}
         self._tables: dict[str, str] = {
             name: entry["table"] for name, entry in stored["machines"].items() if entry["table"]
         }
@@ -68,7 +69,9 @@ class RecordedSource:
 
     def definitions(self, machine: str) -> tuple[Definition, ...]:
         table = self._table(machine)
-        return tuple(self._define(model, table) for model in self._stored["like"])
+        if table not in self._defined:
+            self._defined[table] = tuple(self._define(model, table) for model in self._stored["like"])
+        return self._defined[table]
 
     def expand(self, machine: str, model: CpuModel, kind: ExpansionType) -> Mapping[PropertyName, Value]:
         full = self._changed(self._known(self._full, model, machine), model)

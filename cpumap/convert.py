@@ -1,0 +1,253 @@
+"""Stored documents converted: what each one's CPU is asked as a question, and the answer put back into it.
+
+Equal questions have equal answers, so a fleet asks few. Reading and splicing (`convert_batch`) is pure and runs
+wherever an executor takes it; the questions are answered in one place, by `Answers`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from operator import attrgetter
+from typing import Any, Literal
+
+from cpumap.cpu import CpuRequest, ExplicitCpu
+from cpumap.cpu_map import CpuMap
+from cpumap.errors import CpumapError, DomainError, InputError, SourceError
+from cpumap.expansion import find_machine
+from cpumap.render import KEPT, domain_parts
+from cpumap.resolve import DEFAULT_CHOICES, Choices
+from cpumap.sources import Source
+from cpumap.sources.choose import Wanted, choose_source
+from cpumap.translation import explicit_cpu
+from cpumap.xml_document import Document
+
+Status = Literal["converted", "explicit", "skipped", "refused", "failed"]
+"""converted: now explicit · explicit: it was already · refused: its CPU cannot be held · failed: and why."""
+
+EXIT_CODES: dict[Status, int] = {"converted": 0, "explicit": 0, "skipped": 0, "refused": 1, "failed": 2}
+QUESTIONS_KEPT = 2000
+"""Answers remembered, some 20 KB each: fleets have far fewer kinds of CPU, and memory stays bounded if one has not."""
+
+Key = tuple[Any, ...]
+
+_APART = frozenset({"features", "settings", "topology", "vcpus", "where"})
+"""Not in a question as they are: see `question_key`; and what never changes the CPU of one vCPU."""
+
+_COUNTED = attrgetter(*(field.name for field in fields(CpuRequest) if field.name not in _APART))
+
+_KEPT_HERE = "<!-- kept -->"
+"""Stands in an answer for the document's own children of `<cpu>`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A document as it was read; `number` is its place among all."""
+
+    number: int
+    name: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What makes a document's CPU explicit, or why there is no such thing."""
+
+    number: int
+    element: bytes | None = None
+    arguments: tuple[str, ...] = ()
+    machine: str | None = None
+    """The machine type to move to."""
+    notes: tuple[str, ...] = ()
+    status: Status = "converted"
+    reason: str = ""
+    exit_code: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one document."""
+
+    number: int
+    name: str
+    status: Status
+    reason: str = ""
+    content: bytes | None = None
+    """The new document, where it is another one."""
+    notes: tuple[str, ...] = ()
+    answer: int | None = None
+    """The number of the answer in it."""
+    exit_code: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A CPU that has to be asked for, and the document that needs it."""
+
+    number: int
+    key: Key
+    request: CpuRequest
+
+
+_learnt: dict[str, dict[Key, Answer]] = {}
+"""What this process was told, by run."""
+
+
+def convert_batch(
+    run: str, documents: Sequence[Stored], answers: Mapping[Key, Answer] | None = None
+) -> list[Outcome | Question]:
+    """What becomes of each document, or what must be answered first; `answers` are remembered for the run."""
+    if run not in _learnt:
+        _learnt.clear()
+    known = _learnt.setdefault(run, {})
+    known.update(answers or {})
+    while len(known) > QUESTIONS_KEPT:
+        known.pop(next(iter(known)))
+    return [_convert(document, known) for document in documents]
+
+
+def _convert(document: Stored, known: Mapping[Key, Answer]) -> Outcome | Question:
+    from cpumap.domain import request_of
+
+    try:
+        parsed = Document.parse(document.data, document.name, DomainError)
+        reason = _foreign(parsed)
+        if reason:
+            return Outcome(document.number, document.name, "skipped", reason)
+        request = request_of(parsed)
+        key = question_key(request)
+        if key not in known:
+            return Question(document.number, key, request)
+        return _answered(document, parsed, request, known[key])
+    except CpumapError as err:
+        return failure(document.number, document.name, err)
+
+
+def question_key(request: CpuRequest) -> Key:
+    """What the answer depends on, in tuples: a key is compared for every document."""
+    features = tuple((feature.name, feature.policy) for feature in request.features)
+    return _COUNTED(request), features, tuple((prop.name, prop.value, prop.origin) for prop in request.settings)
+
+
+def failure(number: int, name: str, err: CpumapError) -> Outcome:
+    """The outcome of a document that an error stopped; its reason does not repeat the document's name."""
+    status: Status = "refused" if err.exit_code == 1 else "failed"
+    return Outcome(number, name, status, str(err).removeprefix(f"{name}: "), exit_code=err.exit_code)
+
+
+def _foreign(document: Document) -> str:
+    """Why this is none of ours; empty when it is the definition of a guest with a QEMU CPU for x86."""
+    root = document.root
+    if root.tag == "domstatus":
+        return "the state of a running guest, not its definition"
+    domain = root if root.tag == "domain" else root.find("domain")
+    if root.tag not in ("domain", "domainsnapshot", "domaincheckpoint") or domain is None:
+        return f"<{root.tag}> holds no domain"
+    if domain.get("type") not in ("kvm", "qemu", None):
+        return f"domain type '{domain.get('type')}' has no QEMU CPU"
+    guest_type = domain.find("os/type")
+    arch = "x86_64" if guest_type is None else guest_type.get("arch", "x86_64")
+    return "" if arch in ("x86_64", "i686") else f"architecture {arch}: not x86"
+
+
+def _answered(document: Stored, parsed: Document, request: CpuRequest, answer: Answer) -> Outcome:
+    from cpumap.domain import cpu_children
+    from cpumap.domain_edit import replace_cpu
+
+    number, name = document.number, document.name
+    if answer.status != "converted":
+        line = request.where.rpartition(":")[2]
+        reason = f"{name}:{line}: {answer.reason}"
+        return Outcome(number, name, answer.status, reason, None, answer.notes, answer.number, answer.exit_code)
+    element = answer.element
+    if element is not None:
+        kept = "".join(f"  {child}\n" for child in cpu_children(parsed, KEPT))
+        element = element.replace(f"  {_KEPT_HERE}\n".encode(), kept.encode())
+    content = replace_cpu(document.data, element, answer.arguments, name=name, machine=answer.machine, parsed=parsed)
+    if content == document.data:
+        return Outcome(number, name, "explicit", answer=answer.number)
+    return Outcome(number, name, "converted", "", content, answer.notes, answer.number)
+
+
+@dataclass
+class Answers:
+    """Answers questions, each once; holds the sources that they come from."""
+
+    wanted: Wanted
+    cpu_map: CpuMap
+    words: CpuMap
+    """What libvirt has words for."""
+    choices: Choices = DEFAULT_CHOICES
+    moves: Mapping[str, str] = field(default_factory=dict)
+    """Old machine type → new one; `*` stands for every other one."""
+    keep: bool = False
+    """Whether to keep every explicit CPU in `cpus`, for a report or a lock."""
+    cpus: dict[int, ExplicitCpu] = field(default_factory=dict)
+    asked: int = 0
+    _known: dict[Key, Answer] = field(default_factory=dict)
+    _sources: dict[Any, Source] = field(default_factory=dict)
+
+    def answer(self, question: Question) -> Answer:
+        """The answer; one that says no, and why, where there is no explicit CPU."""
+        if question.key not in self._known:
+            while len(self._known) >= QUESTIONS_KEPT:
+                self._known.pop(next(iter(self._known)))
+            self._known[question.key] = self._new(question)
+        return self._known[question.key]
+
+    def _new(self, question: Question) -> Answer:
+        self.asked += 1
+        request = replace(question.request, where="", topology=None, vcpus=1)
+        try:
+            source = self.source(request)
+            cpu = explicit_cpu(request, source, self.cpu_map, choices=self.choices)
+            machine = self._moved(request, cpu, source)
+        except CpumapError as err:
+            status: Status = "refused" if err.exit_code == 1 else "failed"
+            return Answer(self.asked, status=status, reason=str(err).removeprefix(": "), exit_code=err.exit_code)
+        if self.keep:
+            self.cpus[self.asked] = cpu
+        element, arguments = domain_parts(cpu, self.words, (_KEPT_HERE,))
+        return Answer(self.asked, element, tuple(arguments), machine, cpu.notes)
+
+    def _moved(self, request: CpuRequest, cpu: ExplicitCpu, source: Source) -> str | None:
+        written = request.machine or ""
+        new = self.moves.get(written) or self.moves.get(cpu.context.machine) or self.moves.get("*")
+        if new is None or new == written:
+            return None
+        find_machine(source, new)
+        if request.machine is None:
+            raise InputError(f"the domain names no machine type that could become {new}")
+        return new
+
+    def source(self, request: CpuRequest) -> Source:
+        """The source for this request, opened once. Errors: `UnknownName`, `SourceError`."""
+        named = self.wanted.qemu or self.wanted.qmp or self.wanted.recorded
+        key = (request.accel,) if named else (request.accel, request.emulator, request.machine)
+        if key not in self._sources:
+            self._sources[key] = self._shared(choose_source(self.wanted, request))
+        return self._sources[key]
+
+    def _shared(self, source: Source) -> Source:
+        """A source that is open already, rather than the same one again."""
+        for other in self._sources.values():
+            if other.label == source.label and other.accel == source.accel:
+                source.close()
+                return other
+        return source
+
+    @property
+    def labels(self) -> list[str]:
+        """What the sources asked are called."""
+        return sorted({f"{source.label} ({source.accel})" for source in self._sources.values()})
+
+    def close(self) -> None:
+        """Closes every source."""
+        for source in {id(source): source for source in self._sources.values()}.values():
+            source.close()
+        self._sources.clear()
+
+
+def source_failure(number: int, name: str, err: OSError) -> Outcome:
+    """The outcome of a document whose file could not be read or written."""
+    return failure(number, name, SourceError(f"{name}: {err.strerror or err}"))
