@@ -186,11 +186,13 @@ def _ask_effects(source: QemuSource, answers: _Answers) -> None:
         return [facts for _, facts in _expanded(source, machine, models)]
 
     whole = dict(_expanded(source, machine, [CpuModel("base", everything)]))["base"]
-    answers.on = _others(switches, base, asked({}, True))
+    alone = asked({}, True)
+    answers.on = _others(switches, base, alone)
     if AUTO_LEVEL in base:  # gone with the machine types that switch it off
         answers.always = _others(switches, {**base, AUTO_LEVEL: False}, asked({AUTO_LEVEL: False}, True))
-    answers.off = _others(switches, whole, asked(everything, False))
-    answers.never = [name for name in everything if whole[name] is False]
+    answers.off = _switched_off(_others(switches, whole, asked(everything, False)))
+    settable = {name for name, facts in zip(switches, alone, strict=True) if facts[name] is True}
+    answers.never = [name for name in everything if whole[name] is False and name not in settable]
     answers.hidden = _hidden(source, answers, machine)
     if source.accel == "tcg":
         answers.lacking = dict(sorted(source.realise(machine, CpuModel("base", everything)).filtered.items()))
@@ -219,6 +221,12 @@ def _others(switches: Sequence[str], before: Facts, answers: Sequence[Facts]) ->
         if effect:
             found[switch] = effect
     return found
+
+
+def _switched_off(effects: ByModel) -> ByModel:
+    """The effects without what comes back once a feature that excludes it is gone."""
+    found = {name: {n: value for n, value in effect.items() if value is not True} for name, effect in effects.items()}
+    return {name: effect for name, effect in found.items() if effect}
 
 
 def _spellings(answers: _Answers) -> dict[str, str]:
