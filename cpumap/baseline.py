@@ -8,9 +8,12 @@ from dataclasses import replace
 from cpumap.compare import features_of_cpu
 from cpumap.cpu import CpuRequest, FeatureName, FeaturePolicy
 from cpumap.cpu_map import CpuMap
-from cpumap.decode import Known, best_fit, policies
+from cpumap.decode import Known, best_fit, guest_policies
 from cpumap.errors import InputError, ResolveError
 from cpumap.host import Cpu
+
+NEVER_GIVEN = frozenset(FeatureName(name) for name in ("cmt", "mbm_total", "mbm_local", "osxsave", "ospke"))
+"""Features of a host that no guest is given: resource monitoring, and what only a guest's kernel can switch on."""
 
 
 def baseline(
@@ -39,10 +42,9 @@ def baseline(
         common &= frozenset(known)
     if not common:
         raise ResolveError("the CPUs are incompatible: they have no feature in common")
-    names = {cpu.model for cpu in cpus}
-    preferred = names.pop() if len(names) == 1 else None
-    fit = best_fit(Known(common, vendor), cpu_map, "guest", models, preferred)
-    listed = policies(fit)
+    own = {cpu.model for cpu in cpus if cpu.model is not None}
+    fit = best_fit(Known(common, vendor), cpu_map, "guest", models, own)
+    listed = tuple(f for f in guest_policies(fit, cpu_map) if f.name not in NEVER_GIVEN)
     if migratable:
         listed = tuple(f for f in listed if f.policy != "require" or f.name not in cpu_map.blocking)
     cpu = CpuRequest(
@@ -50,7 +52,7 @@ def baseline(
         mode="custom",
         match="exact",
         model=fit.model.name,
-        fallback="forbid" if fit.model.name == preferred else "allow",
+        fallback="forbid" if own == {fit.model.name} else "allow",
         vendor=vendor if said else None,
         features=listed,
     )

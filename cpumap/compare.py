@@ -46,7 +46,8 @@ def compare(host: HostCpu, cpu: Cpu, cpu_map: CpuMap) -> Comparison:
         return Comparison("incompatible", f"host CPU vendor does not match required CPU vendor {cpu.vendor}")
     has = features_of_cpu(host, cpu_map)
     by_policy = _by_policy(cpu, cpu_map)
-    given_up = by_policy["forbid"] | by_policy["optional"] | by_policy["disable"]
+    # A forbidden feature that the model has stays required: libvirt finds no host right for such a CPU.
+    given_up = by_policy["force"] | by_policy["optional"] | by_policy["disable"]
     required = (by_policy["require"] | _of_model(cpu, cpu_map)) - given_up
     if forbidden := cpu_map.ordered(by_policy["forbid"] & has):
         return Comparison(
