@@ -20,6 +20,9 @@ NOT_RECORDED = frozenset({"max", "host"})
 AUTO_LEVEL = PropertyName("full-cpuid-auto-level")
 """Whether QEMU raises levels for every feature, or for those of leaf 7 only."""
 
+_OF_FEATURES_ALONE = frozenset({"level-func7"})
+"""Levels for which no model sets a floor of its own."""
+
 _LEVELS = ("level", "level-func7", "min-level", "min-xlevel", "min-xlevel2", "xlevel", "xlevel2")
 
 Facts = Mapping[str, Any]
@@ -170,13 +173,14 @@ def _levels(
     effects: Mapping[str, Mapping[str, Facts]],
     given: Iterable[str],
 ) -> dict[PropertyName, Value]:
-    """The levels QEMU raises for features newly on; a level given outright stays."""
+    """The levels as QEMU raises them for features that are on; a level given outright stays."""
     raised = effects["always"] if changed.get(AUTO_LEVEL) is False else effects["on"]
-    added = [name for name in raised if changed.get(PropertyName(name)) is True and full[PropertyName(name)] is False]
+    features = [effect for name, effect in raised.items() if changed.get(PropertyName(name)) is True]
     found: dict[PropertyName, Value] = {}
     for level in map(PropertyName, _LEVELS):
         if level in full and level not in given:
-            found[level] = max([int(full[level]), *(raised[feature].get(level, 0) for feature in added)])
+            own = 0 if level in _OF_FEATURES_ALONE else int(full[level])
+            found[level] = max([own, *(effect.get(level, 0) for effect in features)])
     return found
 
 
