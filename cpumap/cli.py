@@ -37,6 +37,8 @@ COMMANDS = {
     "update": Command("comparing", "host-model, match='minimum' and optional features resolved against a host"),
     "decode": Command("comparing", "CPUID data become a <cpu>"),
     "explain": Command("explain", "what a feature is, which models have it since when, what removing it costs"),
+    "verify": Command("prove", "whether a guest's CPU stays the same elsewhere, by three judges"),
+    "diff": Command("prove", "which properties and bits two CPUs differ in, and because of what"),
     "record": Command("record", "writes down one QEMU's models and machine types, to be asked without it"),
 }
 

@@ -123,7 +123,7 @@ def verify(
 def _original(cpu: ExplicitCpu, expansion: Expansion) -> CpuModel:
     """What was asked for, as it was asked; under KVM without what the host lacks, which QEMU would take away."""
     off = {name: False for name, value in cpu.values.items() if value is False and name in expansion.unavailable}
-    return CpuModel(expansion.model.name, {**expansion.model.props, **off})
+    return CpuModel(expansion.definition.name, {**expansion.model.props, **off})
 
 
 def look(source: QemuSource, machine: str, model: CpuModel, smp: str = "1") -> GuestCpu:

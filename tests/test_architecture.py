@@ -15,12 +15,13 @@ PACKAGE = Path(__file__).parent.parent / "cpumap"
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "data", "files", "layers"}),
     frozenset({"cpu"}),
-    frozenset({"cpu_map", "cpu_option", "cpuid", "domain", "kvm", "qmp", "render", "resolve", "xml_document"}),
+    frozenset({"cpu_map", "cpu_option", "cpuid", "domain", "kvm", "qmp", "render", "resolve", "xml_document"})
+    | frozenset({"libvirt_map"}),
     frozenset({"sources", "record"}),
-    frozenset({"expansion", "libvirt_args"}),
+    frozenset({"compact", "expansion", "libvirt_args"}),
     frozenset(
         {
-            "adapt", "available", "baseline", "check", "compare", "decode", "described", "difference", "explain",
+            "adapt", "available", "baseline", "check", "compare", "decode", "described", "diff", "difference", "explain",
             "guest", "hold", "host", "lack", "predict", "translation", "update", "verify",
         }
     ),  # fmt: skip

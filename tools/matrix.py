@@ -1,0 +1,202 @@
+"""Measures in which moves a guest's CPU stays the same, and prints it as Markdown tables.
+
+    tools/matrix.py [--only within,aliases,machines,across,kvm,settings] [--every N] [--write README.md]
+
+Two QEMUs run at a time. `--every 5` takes every fifth model. Exits with 1 when a move within one QEMU changed what
+the guest sees, or when a move to another one did in a way that was not predicted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from matrix_moves import BOTH, KINDS, Bench, Move, Outcome, Style, across, aliases, everywhere, settings, within
+
+from cpumap.files import write_atomically
+
+PAIRS = (("5.2", "7.2"), ("7.2", "10.0"), ("10.0", "11.1"), ("5.2", "11.1"), ("7.2", "11.1"), ("11.1", "10.0"))
+STYLES: tuple[Style, ...] = ("naive", "libvirt", "static", "ours")
+TITLES = ("`-cpu Model`", "Model and every feature", "`base` and static expansion", "cpumap")
+BEGIN, END = "<!-- matrix:begin -->", "<!-- matrix:end -->"
+FEW = ("Haswell-v1", "EPYC-v1", "qemu64-v1")
+"""Models for domain settings: Intel, AMD with caches of its own, the default."""
+
+Counts = Counter[tuple[str, Outcome]]
+"""(style, outcome) → how many moves."""
+
+
+class Matrix:
+    """The measuring: moves in, counts out, progress on stderr."""
+
+    def __init__(self, bench: Bench, every: int) -> None:
+        self.bench = bench
+        self.every = every
+        self.wrong: list[tuple[Move, Outcome]] = []
+        self.measured = 0
+
+    def count(self, title: str, moves: Iterable[Move]) -> Counts:
+        """How the moves come out, by style."""
+        chosen = self._sample(list(moves))
+        counts: Counts = Counter()
+        started = time.monotonic()
+        with ThreadPoolExecutor(2) as pool:
+            for number, (move, outcome) in enumerate(zip(chosen, pool.map(self._outcome, chosen), strict=True), 1):
+                counts[move.style, outcome] += 1
+                self._note(move, outcome)
+                if number % 20 == 0 or number == len(chosen):
+                    passed = time.monotonic() - started
+                    print(f"\r{title}: {number} of {len(chosen)}, {passed:.0f} s ", end="", file=sys.stderr)
+        print(file=sys.stderr)
+        self.measured += len(chosen)
+        return counts
+
+    def _outcome(self, move: Move) -> Outcome:
+        return self.bench.outcome(move)
+
+    def _sample(self, moves: list[Move]) -> list[Move]:
+        models = sorted({move.model for move in moves})[:: self.every]
+        return [move for move in moves if move.model in models]
+
+    def _note(self, move: Move, outcome: Outcome) -> None:
+        moved_inside = move.release == move.to_release and outcome != "same"
+        bad = outcome in ("NOT PREDICTED", "refused", "unknown")
+        if move.style == "ours" and outcome != "not runnable" and (moved_inside or bad):
+            self.wrong.append((move, outcome))
+            print(f"\n{outcome}: {move}", file=sys.stderr)
+
+
+def _within(matrix: Matrix) -> Iterator[str]:
+    yield from _heading("Within one QEMU, oldest ↔ newest machine type, pc and q35 (tcg)", ("QEMU", *TITLES))
+    for release in matrix.bench.binaries:
+        counts = matrix.count(f"within {release}", within(matrix.bench, release, STYLES))
+        yield _row(release, (_rate(counts, style) for style in STYLES))
+
+
+def _aliases(matrix: Matrix) -> Iterator[str]:
+    title = "Names without a version (`Haswell`), which old machine types change: oldest ↔ newest pc-q35 (tcg)"
+    yield from _heading(title, ("QEMU", TITLES[0], TITLES[-1]))
+    for release in matrix.bench.binaries:
+        counts = matrix.count(f"aliases of {release}", aliases(matrix.bench, release))
+        yield _row(release, (_rate(counts, style) for style in BOTH))
+
+
+def _machines(matrix: Matrix) -> Iterator[str]:
+    yield from _heading("From the newest machine type to every one that differs (tcg)", ("QEMU", "cpumap"))
+    for release in matrix.bench.binaries:
+        counts = matrix.count(f"every machine type of {release}", everywhere(matrix.bench, release))
+        yield _row(release, [_rate(counts, "ours")])
+
+
+def _across(matrix: Matrix) -> Iterator[str]:
+    yield from _heading(
+        "To another QEMU (tcg): on the same machine type, and for cpumap between oldest and newest ones as well",
+        ("QEMU", *TITLES, "differs exactly as predicted", "not predicted"),
+    )
+    for pair in _pairs(matrix.bench):
+        counts = matrix.count(" → ".join(pair), across(matrix.bench, pair, STYLES))
+        rates = [_rate(counts, style) for style in STYLES]
+        yield _row(" → ".join(pair), [*rates, *_predicted(counts)])
+
+
+def _kvm(matrix: Matrix) -> Iterator[str]:
+    yield from _heading(
+        "Under KVM, every model that this host starts", ("QEMU", TITLES[0], "cpumap", "as predicted", "not predicted")
+    )
+    for release in matrix.bench.binaries:
+        counts = matrix.count(f"within {release}, KVM", within(matrix.bench, release, BOTH, "kvm"))
+        yield _row(f"{release}, oldest ↔ newest", [*(_rate(counts, style) for style in BOTH), *_predicted(counts)])
+    for pair in _pairs(matrix.bench):
+        counts = matrix.count(f"{' → '.join(pair)}, KVM", across(matrix.bench, pair, BOTH, "kvm"))
+        yield _row(" → ".join(pair), [*(_rate(counts, style) for style in BOTH), *_predicted(counts)])
+
+
+def _settings(matrix: Matrix) -> Iterator[str]:
+    yield from _heading(
+        f"Domain settings, on {', '.join(FEW)}, oldest ↔ newest machine type of each QEMU", ("setting", "cpumap")
+    )
+    for kind, (accel, _, _) in KINDS.items():
+        moves = (move for release in matrix.bench.binaries for move in settings(matrix.bench, release, kind, FEW))
+        yield _row(f"{kind} ({accel})", [_rate(matrix.count(kind, moves), "ours")])
+
+
+SECTIONS: dict[str, Callable[[Matrix], Iterator[str]]] = {
+    "within": _within,
+    "aliases": _aliases,
+    "machines": _machines,
+    "across": _across,
+    "kvm": _kvm,
+    "settings": _settings,
+}
+
+
+def _pairs(bench: Bench) -> list[tuple[str, str]]:
+    return [pair for pair in PAIRS if set(pair) <= bench.binaries.keys()]
+
+
+def _heading(title: str, columns: Sequence[str]) -> list[str]:
+    return ["", f"**{title}**", "", _row(columns[0], columns[1:]), "|" + " --- |" * len(columns)]
+
+
+def _row(first: str, cells: Iterable[str]) -> str:
+    return f"| {first} | {' | '.join(cells)} |"
+
+
+def _rate(counts: Counts, style: Style) -> str:
+    total = sum(count for (of, outcome), count in counts.items() if of == style and outcome != "not runnable")
+    same = counts[style, "same"]
+    return f"{same:,} of {total:,} ({100 * same / total:.1f} %)" if total else "none"
+
+
+def _predicted(counts: Counts) -> list[str]:
+    missed = sum(counts["ours", outcome] for outcome in ("NOT PREDICTED", "unknown", "refused"))
+    return [f"{counts['ours', 'as predicted']:,}", f"{missed:,}"]
+
+
+def _binaries() -> dict[str, Path]:
+    directory = Path(os.environ.get("CPUMAP_QEMUS") or Path.home() / ".cache/cpumap-qemus") / "bin"
+    found = {path.name.removeprefix("qemu-"): path for path in directory.glob("qemu-*.*")}
+    return dict(sorted(found.items(), key=lambda item: [int(part) for part in item[0].split(".")]))
+
+
+def _written(path: Path, table: str) -> bytes:
+    before, begin, rest = path.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise SystemExit(f"{path} has no {BEGIN} … {END}")
+    return f"{before}{BEGIN}\n{table}\n{END}{after}".encode()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--only", default=",".join(SECTIONS), help="sections, separated by commas")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="every Nth model only")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="put the tables between the markers of this file")
+    arguments = parser.parse_args()
+    started = time.monotonic()
+    bench = Bench(_binaries())
+    matrix = Matrix(bench, arguments.every)
+    lines: list[str] = []
+    try:
+        for name in arguments.only.split(","):
+            for line in SECTIONS[name](matrix):
+                print(line, flush=True)
+                lines.append(line)
+    finally:
+        bench.close()
+    minutes = (time.monotonic() - started) / 60
+    last = f"{matrix.measured:,} moves, measured in {minutes:.0f} minutes by `make matrix`."
+    print(f"\n{last}")
+    if arguments.write:
+        write_atomically(arguments.write, _written(arguments.write, "\n".join([*lines[1:], "", last])))
+    return 1 if matrix.wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
