@@ -123,6 +123,8 @@ class CpuRequest:
     """What the rest of the domain (hyperv, kvm, pmu, timers, …) or a `-cpu` string sets, in QEMU's names, in order."""
     where: str = ""
     """`file:line` of the CPU definition, for messages."""
+    by_libvirt: bool = False
+    """Whether it is a `<cpu>`, to which libvirt adds its own when it starts the domain."""
 
 
 @dataclass(frozen=True, slots=True)

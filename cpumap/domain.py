@@ -76,7 +76,13 @@ def cpu_children(document: Document, names: Collection[str]) -> list[str]:
     cpu = document.root if document.root.tag == "cpu" else domain_element(document).find("cpu")
     found = [] if cpu is None else [child for child in cpu if child.tag in names]
     texts = [etree.tostring(child, encoding="unicode", with_tail=False) for child in found]
-    return [NAMESPACES.sub("", text) for text in texts]
+    return [_outdented(NAMESPACES.sub("", text)) for text in texts]
+
+
+def _outdented(text: str) -> str:
+    """The element's lines less the indentation that its end tag has."""
+    indentation = re.match(r"[ \t]*", text.rpartition("\n")[2])
+    return text.replace(f"\n{indentation[0]}", "\n") if indentation and "\n" in text else text
 
 
 def looks_like_xml(data: bytes | str) -> bool:
@@ -196,6 +202,7 @@ def _cpu_fields(document: Document, cpu: Any) -> dict[str, Any]:
         mode = "custom"
     topology = _topology(document, cpu)
     return {
+        "by_libvirt": True,
         "mode": None if mode == "custom" and name is None else mode,
         "model": name if mode in ("custom", "host-model") else None,
         "match": document.choice(cpu, "match", get_args(Match)),

@@ -20,6 +20,7 @@ from cpumap.cpu import (
 from cpumap.cpu_map import CpuMap
 from cpumap.domain_layout import COMMANDLINE
 from cpumap.errors import ResolveError, UnknownName
+from cpumap.libvirt_map import removed_features
 from cpumap.sources import Source
 
 ON = frozenset({"force", "require", "optional"})
@@ -40,14 +41,14 @@ def expand(request: CpuRequest, source: Source, cpu_map: CpuMap, *, machine: str
     definitions = {definition.name: definition for definition in source.definitions(where.name)}
     name, below = _model(request, where, definitions, source, cpu_map)
     definition = definitions[name]
-    versioned = _versioned(definition, definitions)
-    bare = source.expand(where.name, CpuModel(versioned), "full")
+    bare = source.expand(where.name, CpuModel(name), "full")
     asked = tuple(_known([*below, *requested_properties(request, cpu_map)], bare, request, source))
-    model = CpuModel(versioned, {prop.name: prop.value for prop in asked})
+    # asked under the very name: old machine types change Haswell, and not the Haswell-v1 that it stands for
+    model = CpuModel(name, {prop.name: prop.value for prop in asked})
     realised = source.realise(where.name, model)
     return Expansion(
         context=Context(source.version, request.arch, where.name, source.accel),
-        model=model,
+        model=replace(model, name=_versioned(definition, definitions)),
         definition=definition,
         asked=asked,
         static=source.expand(where.name, model, "static"),
@@ -82,6 +83,9 @@ def requested_properties(request: CpuRequest, cpu_map: CpuMap) -> Iterable[Prope
         yield Property(PropertyName("vendor"), request.vendor_id, "vendor_id")
     if request.migratable is not None:
         yield Property(PropertyName("migratable"), request.migratable, "migratable")
+    if request.by_libvirt and request.mode == "custom" and request.model:
+        for name in removed_features(request.model):
+            yield Property(cpu_map.property_of(name), False, "libvirt, which has removed it from the model")
     for feature in request.features:
         yield Property(cpu_map.property_of(feature.name), feature.policy in ON, f"policy {feature.policy}")
     yield from (setting for setting in request.settings if setting not in outside)

@@ -7,19 +7,20 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from cpumap.cpu import ExplicitCpu, Property, PropertyName, Value
+from cpumap.cpu import ExplicitCpu, FeatureName, Property, PropertyName, Value
 from cpumap.cpu_map import CpuMap
 
 Style = Literal["plus", "onoff"]
 Format = Literal["args", "xml", "cpu-xml", "readconfig", "json"]
 
-_ANY_CPU = "x86_64-cpu"
-"""The type that all CPU models of qemu-system-x86_64 inherit from."""
-
 KEPT = ("topology", "numa", "cache")
 """Children of `<cpu>` that say something else than which CPU, or say it as well as properties do."""
 
+WITHOUT_FEATURES = ("base", "custom")
+"""QEMU's models for CPUs that inherit nothing; libvirt has no name for them."""
+
 _VENDOR = PropertyName("vendor")
+_HT = FeatureName("ht")
 
 
 def cpu_arguments(
@@ -65,22 +66,32 @@ def cpu_xml(cpu: ExplicitCpu, cpu_map: CpuMap, kept: Sequence[str] = ()) -> str:
     What this element cannot say is what `beyond_cpu_xml` gives.
     """
     features = {cpu_map.feature_of(prop.name): prop.value for prop in cpu.properties if _is_feature(cpu, prop, cpu_map)}
+    if _HT in features and _threads_seen(cpu):
+        features[_HT] = True
     return _filled(
         "cpu.xml.j2",
         cpu=cpu,
-        model=libvirt_model(cpu),
+        model=libvirt_model(cpu, cpu_map) or cpu.model,
         vendor_id=cpu.values.get(_VENDOR),
         features=dict(sorted(features.items())),
         kept=kept,
     )
 
 
+def _threads_seen(cpu: ExplicitCpu) -> bool:
+    """Whether QEMU turns `ht` on by itself: since 10.0, and where a package has several threads."""
+    topology = cpu.request.topology
+    if topology is None or int(cpu.context.qemu.partition(".")[0]) < 10:
+        return False
+    return topology.dies * topology.clusters * topology.cores * topology.threads > 1
+
+
 def domain_xml(cpu: ExplicitCpu, cpu_map: CpuMap, document: bytes, name: str, machine: str | None = None) -> bytes:
     """The domain document with this CPU in it, every byte outside `<cpu>` and `<qemu:commandline>` as it was.
 
-    What `<cpu>` has no words for goes to `<qemu:commandline>` as `-global`. A CPU that stands on a model which libvirt
-    does not have stays as it was in `<cpu>`, and a full `-cpu` follows libvirt's own: QEMU takes the last. `machine` is
-    a new machine type for the domain.
+    What `<cpu>` has no words for goes to `<qemu:commandline>` as `-global`. For a CPU on `base`, or on a model that
+    libvirt does not have, a full `-cpu` follows libvirt's own, and QEMU takes the last: `<cpu>` then says what the
+    guest has as far as libvirt has words for it, and else stays as it was. `machine` is a new machine type.
     """
     from cpumap.domain import cpu_children
     from cpumap.domain_edit import replace_cpu
@@ -93,16 +104,16 @@ def domain_xml(cpu: ExplicitCpu, cpu_map: CpuMap, document: bytes, name: str, ma
 
 
 def domain_parts(cpu: ExplicitCpu, cpu_map: CpuMap, kept: Sequence[str] = ()) -> tuple[bytes | None, list[str]]:
-    """What makes a domain have this CPU: its `<cpu>` element (None: the one it has) and QEMU arguments beside it."""
-    if not stands_on_libvirt_model(cpu):
-        return None, explicit_arguments(cpu)
+    """What makes a domain have this CPU: its `<cpu>` element (None: the one it has) and QEMU arguments beside it.
+
+    The arguments are for the type that all CPU models of one QEMU inherit from, `x86_64-cpu`.
+    """
+    model = libvirt_model(cpu, cpu_map)
+    element = cpu_xml(cpu, cpu_map, kept).encode() if model else None
+    if model is None or cpu.model in WITHOUT_FEATURES:
+        return element, explicit_arguments(cpu)
     outside = {prop.name: prop.value for prop in beyond_cpu_xml(cpu, cpu_map)}
-    return cpu_xml(cpu, cpu_map, kept).encode(), global_arguments(_ANY_CPU, outside)
-
-
-def stands_on_libvirt_model(cpu: ExplicitCpu) -> bool:
-    """Whether a `<model>` element can name what the CPU stands on."""
-    return cpu.model not in ("base", "custom")
+    return element, global_arguments(cpu.typename.removeprefix(f"{cpu.model}-"), outside)
 
 
 def beyond_cpu_xml(cpu: ExplicitCpu, cpu_map: CpuMap) -> tuple[Property, ...]:
@@ -110,13 +121,21 @@ def beyond_cpu_xml(cpu: ExplicitCpu, cpu_map: CpuMap) -> tuple[Property, ...]:
     return tuple(p for p in cpu.properties if not _is_feature(cpu, p, cpu_map) and p.name != _VENDOR)
 
 
-def libvirt_model(cpu: ExplicitCpu) -> str:
-    """The model name that libvirt knows: the one the request had, else the unversioned one."""
-    return cpu.request.model or cpu.model.rpartition("-v")[0] or cpu.model
+def libvirt_model(cpu: ExplicitCpu, cpu_map: CpuMap) -> str | None:
+    """The name that libvirt has for the model of this CPU; None when it has none.
+
+    The request's own model is libvirt's, unless it came with a `-cpu` option. A model's first version is the one
+    that libvirt means by the name without a version.
+    """
+    named, unversioned = cpu.request.model, cpu.model.removesuffix("-v1")
+    if named is None:
+        default = cpu.request.mode is None and cpu.model not in WITHOUT_FEATURES
+        return unversioned if default else None
+    return next((name for name in (named, unversioned) if name in cpu_map.models), None)
 
 
 def _is_feature(cpu: ExplicitCpu, prop: Property, cpu_map: CpuMap) -> bool:
-    return prop.name in cpu.features and cpu_map.feature_of(prop.name) in cpu_map.features
+    return prop.name in cpu.features and cpu_map.feature_of(prop.name) in cpu_map.aliases
 
 
 def readconfig(cpu: ExplicitCpu) -> str:

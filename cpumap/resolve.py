@@ -28,6 +28,7 @@ _EMPTY_UNLESS_SET = {"vendor": "", "hv-vendor-id": ""}
 DEFAULT_HV_VENDOR = "Microsoft Hv"
 """What an empty hv-vendor-id becomes at realize."""
 _LBR_FMT_UNSET = 0x3F
+_LEAF_OF_DIES = 0x1F
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,7 @@ def resolve(request: CpuRequest, expansion: Expansion, choices: Choices = DEFAUL
     named = _Named()
     for name, value in sorted(_worth_naming(expansion).items()):
         named.put(name, value, _origin(name, expansion))
+    _raise_level(request, named)
     keep = _keeps_unavailable(expansion, choices)
     _judge_unavailable(request, expansion, named, keep)
     model = _standing_on(expansion, choices, named)
@@ -135,6 +137,15 @@ def _origin(name: PropertyName, expansion: Expansion) -> str:
     if name in expansion.static:
         return f"model {expansion.model.name}"
     return f"machine type {expansion.context.machine}"
+
+
+def _raise_level(request: CpuRequest, named: _Named) -> None:
+    """QEMU raises `level` for leaf 0x1F where a package has several dies, unless `level` is named: so name that."""
+    level = named.properties.get(PropertyName("level"))
+    automatic = named.properties.get(PropertyName("full-cpuid-auto-level"))
+    several = request.topology is not None and request.topology.dies * request.topology.clusters > 1
+    if several and level is not None and automatic is not None and automatic.value is True:
+        named.put(level.name, max(int(level.value), _LEAF_OF_DIES), "topology dies")
 
 
 def _keeps_unavailable(expansion: Expansion, choices: Choices) -> bool:

@@ -10,6 +10,7 @@ from cpumap.described import DescribedHost, expansion_on, known_to, request_on
 from cpumap.domain import cpu_children, looks_like_xml, parse_request
 from cpumap.errors import DomainError
 from cpumap.expansion import expand
+from cpumap.libvirt_map import libvirt_map
 from cpumap.render import (
     KEPT,
     Format,
@@ -61,7 +62,7 @@ def translate(
         cpu = explicit_cpu(request, source, names, choices=choices, machine=machine)
     finally:
         source.close()
-    return write(cpu, names, document, Written(format, style), name=name).decode()
+    return write(cpu, cpu_map or libvirt_map(), document, Written(format, style), name=name).decode()
 
 
 def explicit_cpu(
@@ -86,7 +87,7 @@ def explicit_cpu(
 
 
 def write(cpu: ExplicitCpu, cpu_map: CpuMap, document: bytes, written: Written, *, name: str) -> bytes:
-    """The CPU in the format wished; `document` is what it was read from."""
+    """The CPU in the format wished; `document` is what it was read from, `cpu_map` what libvirt has words for."""
     match written.format:
         case "xml":
             return domain_xml(cpu, cpu_map, document, name)

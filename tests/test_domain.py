@@ -220,7 +220,7 @@ CPUS: dict[str, CpuRequest] = {
 
 @pytest.mark.parametrize("xml", CPUS)
 def test_cpu_element(xml: str) -> None:
-    assert replace(parse_request(xml), where="") == CPUS[xml]
+    assert replace(parse_request(xml), where="") == replace(CPUS[xml], by_libvirt=True)
     assert parse_request(xml).where == "<stdin>:1"
 
 
@@ -317,6 +317,7 @@ def test_a_whole_domain() -> None:
         )
     )
     assert request == CpuRequest(
+        by_libvirt=True,
         arch="i686",
         accel="tcg",
         machine="q35",

@@ -13,6 +13,7 @@ from cpumap.cpu_map import CpuMap
 from cpumap.described import read_described, request_on
 from cpumap.domain import parse_request
 from cpumap.errors import InputError
+from cpumap.libvirt_map import libvirt_map
 from cpumap.render import args_text, beyond_cpu_xml, json_text
 from cpumap.resolve import Choices
 from cpumap.translation import Written, explicit_cpu, write
@@ -63,10 +64,11 @@ def run_translate(arguments: argparse.Namespace) -> int:
         cpu = explicit_cpu(request, source, cpu_map, choices=choices, machine=arguments.machine, host=host)
     for note in cpu.notes:
         print(f"cpumap: {note}", file=sys.stderr)
+    words = libvirt_map(arguments.cpu_map)
     if arguments.format == "cpu-xml":
-        _say_beyond(cpu, cpu_map)
+        _say_beyond(cpu, words)
     written = Written(arguments.format, arguments.style)
-    sys.stdout.buffer.write(write(cpu, cpu_map, document, written, name=arguments.file))
+    sys.stdout.buffer.write(write(cpu, words, document, written, name=arguments.file))
     return 0
 
 
