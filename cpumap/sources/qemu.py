@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from cpumap.cpu import Accel, CpuModel, Definition, Machine, PropertyName, Realised, Value
+from cpumap.cpu_map_entries import CpuidBits
 from cpumap.errors import SourceError, UnknownName
-from cpumap.qmp import CommandFailed, Session
+from cpumap.qmp import CommandFailed, Conversation, Session
 from cpumap.render import cpu_arguments
 from cpumap.sources import ExpansionType
 
@@ -100,7 +101,7 @@ class QemuSource:
 class AttachedSource:
     """A QEMU that runs already, reached through its QMP socket: one machine type, one CPU, never ended by us."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Conversation) -> None:
         self._session = session
         self.version = _version(session.execute("query-version"))
         self.arch: str = session.execute("query-target")["arch"]
@@ -129,7 +130,7 @@ class AttachedSource:
 
     def running(self) -> Realised:
         """The CPU that its guest has now."""
-        return read_realised(self._session)
+        return Realised(read_realised(self._session).properties, filtered(self._session))
 
     def _must_be(self, machine: str) -> None:
         if machine != self.machine:
@@ -144,7 +145,27 @@ def _with_filtered(realised: Realised) -> Realised:
     return Realised({**realised.properties, **given_back}, realised.filtered)
 
 
-def read_realised(session: Session) -> Realised:
+def filtered(session: Conversation) -> dict[str, str]:
+    """What was filtered out of the first vCPU: property name → where the bit sits, in QEMU's way of writing it.
+
+    A bit that the shipped CPU map has no name for goes by its place alone.
+    """
+    from cpumap.cpu_map import load_cpu_map
+
+    path = session.execute("query-cpus-fast")[0]["qom-path"]
+    cpu_map = load_cpu_map()
+    names = {bit: cpu_map.property_of(feature.name) for feature in cpu_map.features.values() for bit in feature.bits}
+    found = {}
+    for word in session.execute("qom-get", path=path, property="filtered-features"):
+        leaf, subleaf = word["cpuid-input-eax"], word.get("cpuid-input-ecx", 0)
+        register = word["cpuid-register"].lower()
+        for number in (number for number in range(32) if word["features"] >> number & 1):
+            place = f"CPUID.{leaf:02X}H:{register.upper()} [bit {number}]"
+            found[str(names.get(CpuidBits(leaf, subleaf, register, 1 << number), place))] = place
+    return found
+
+
+def read_realised(session: Conversation) -> Realised:
     """The first vCPU of a QEMU: every readable scalar property, and what it says was filtered."""
     path = session.execute("query-cpus-fast")[0]["qom-path"]
     listed = session.execute("qom-list", path=path)
@@ -187,7 +208,7 @@ def _machines(answer: Iterable[Mapping[str, Any]]) -> tuple[Machine, ...]:
     )
 
 
-def _definitions(session: Session, arch: str) -> tuple[Definition, ...]:
+def _definitions(session: Conversation, arch: str) -> tuple[Definition, ...]:
     return tuple(
         Definition(
             name=entry["name"],
@@ -209,7 +230,7 @@ def _expansion_command(model: CpuModel, kind: ExpansionType) -> tuple[str, dict[
     return "query-cpu-model-expansion", {"type": kind, "model": info}
 
 
-def _expand(session: Session, model: CpuModel, kind: ExpansionType) -> Mapping[PropertyName, Value]:
+def _expand(session: Conversation, model: CpuModel, kind: ExpansionType) -> Mapping[PropertyName, Value]:
     name, arguments = _expansion_command(model, kind)
     try:
         props: Mapping[PropertyName, Value] = session.execute(name, **arguments)["model"]["props"]
