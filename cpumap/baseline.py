@@ -52,7 +52,7 @@ def baseline(
         mode="custom",
         match="exact",
         model=fit.model.name,
-        fallback="forbid" if own == {fit.model.name} else "allow",
+        fallback="forbid" if models is not None or own == {fit.model.name} else "allow",
         vendor=vendor if said else None,
         features=listed,
     )

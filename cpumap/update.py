@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cpumap.compare import feature_named, features_of_cpu
-from cpumap.cpu import CpuRequest, FeatureName, FeaturePolicy
+from cpumap.cpu import CpuRequest, FeaturePolicy
 from cpumap.cpu_map import CpuMap
-from cpumap.decode import Known, best_fit, policies
 from cpumap.errors import ResolveError
 from cpumap.host import HostCpu
 
@@ -29,16 +28,17 @@ def update(host: HostCpu, request: CpuRequest, cpu_map: CpuMap) -> CpuRequest:
     own = {name: _judged(feature, name in has) for name, feature in judged.items()}
     if not takes_hosts:
         return replace(request, features=tuple(own.values()))
-    base = _usable(host, request, cpu_map)
-    features = {f.name: f for f in base.features}
+    if host.model is None:
+        raise ResolveError("the host's CPU has no model that a guest's could be made from")
+    # Its features come first, in its order: libvirt compares the order too when a guest is restored.
+    features = {f.name: f for f in host.features}
     features.update({name: replace(f, name=name) for name, f in own.items()})
     return replace(
         request,
         mode="custom",
         match="exact",
-        model=base.model,
-        vendor=host.vendor,
-        fallback="forbid" if request.mode == "host-model" else request.fallback,
+        model=host.model,
+        vendor=host.vendor if request.mode == "host-model" else request.vendor,
         features=tuple(features.values()),
     )
 
@@ -47,16 +47,3 @@ def _judged(feature: FeaturePolicy, there: bool) -> FeaturePolicy:
     if feature.policy != "optional":
         return feature
     return replace(feature, policy="require" if there else "disable")
-
-
-def _usable(host: HostCpu, request: CpuRequest, cpu_map: CpuMap) -> HostCpu:
-    """The host, described by a model that can be used there."""
-    if host.model is not None and (host.usable is None or host.model in host.usable or request.fallback == "forbid"):
-        return host
-    usable = None if host.usable is None or request.fallback == "forbid" else host.usable
-    has: frozenset[FeatureName] = features_of_cpu(host, cpu_map)
-    try:
-        fit = best_fit(Known(has, host.vendor, host.identity), cpu_map, "guest", usable)
-    except ResolveError as err:
-        raise ResolveError(f"{request.where}: {err}") from err
-    return replace(host, model=fit.model.name, features=policies(fit))
