@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from cpumap.cpu import ExplicitCpu, FeatureName, Property, PropertyName, Value
 from cpumap.cpu_map import CpuMap
+from cpumap.errors import InputError
 
 Style = Literal["plus", "onoff"]
 Format = Literal["args", "xml", "cpu-xml", "readconfig", "json"]
@@ -217,5 +218,5 @@ def _filled(name: str, **values: object) -> str:
 def _qemu_quoted(text: str) -> str:
     """A string as QEMU's config file reader takes it: in quotes, without escapes; it cannot hold a quote itself."""
     if '"' in text or "\n" in text:
-        raise ValueError(f"cannot be written in a -readconfig file: {text!r}")
+        raise InputError(f"cannot be written in a -readconfig file: {text!r}")
     return f'"{text}"'
