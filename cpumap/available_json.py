@@ -16,7 +16,7 @@ def available_json(
     """The host as JSON: what `cpumap.host.read_hosts` needs of it, then all that QEMU said, in QEMU's names."""
     properties = listed(found, kind, migratable=migratable)
     vendor = cpu_map.vendor_named(found.vendor)
-    model = _map_model(found.best.name, cpu_map) if kind == "best" else None
+    model = _map_model(found.best.name, cpu_map)
     context = found.context
     return {
         "arch": context.arch,
@@ -46,9 +46,9 @@ def available_json(
 
 
 def _map_model(name: str, cpu_map: CpuMap) -> str | None:
-    """The model under the name that the CPU map has for it, which has no versions of most."""
-    stem, _, version = name.rpartition("-v")
-    candidates = (name, stem if version.isdigit() else name)
+    """The model under the name that the CPU map has for it, without a version if it can be: libvirt knows no others."""
+    stem, dash, version = name.rpartition("-v")
+    candidates = (stem if dash and version.isdigit() else name, name)
     return next((candidate for candidate in candidates if candidate in cpu_map.models), None)
 
 
