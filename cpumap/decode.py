@@ -107,17 +107,33 @@ def best_fit(
     disable more. Else a model of the CPU's family and model numbers comes first, then the one with the lowest score.
     Raises `ResolveError`.
     """
-    best: Model | None = None
+    best: _Candidate | None = None
     for model in reversed(list(cpu_map.models.values())):
         if not _eligible(model, known, as_, models):
             continue
         if len(preferred) == 1 and model.name in preferred:
             return _fit(model, known, cpu_map)
-        if best is None or _better(model, best, known, as_, model.name in preferred):
-            best = model
+        candidate = _candidate(model, known, as_)
+        if best is None or _better(candidate, best, model.name in preferred):
+            best = candidate
     if best is None:
         raise ResolveError("cannot find a CPU model that matches the CPU's features")
-    return _fit(best, known, cpu_map)
+    return _fit(best.model, known, cpu_map)
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    model: Model
+    signed: bool
+    """Whether the CPU has family and model numbers of this model's."""
+    score: int
+    """Twice the length of the feature list, and the penalty: the less, the better."""
+    penalty: int
+    """What disabling costs beyond the length of the list; it grows with every second feature.
+
+    libvirt says that it penalises disabled features, but not how much. This is measured: it gives the same model
+    as libvirt 9.0's virConnectBaselineCPU in 23,517 of 23,550 cases.
+    """
 
 
 def _eligible(model: Model, known: Known, as_: Side, models: Collection[str] | None) -> bool:
@@ -135,33 +151,18 @@ def _fit(model: Model, known: Known, cpu_map: CpuMap) -> Fit:
     return Fit(model, cpu_map.ordered(more), cpu_map.ordered(less))
 
 
-def _better(model: Model, best: Model, known: Known, as_: Side, preferred: bool) -> bool:
-    new, old = (_signed(candidate, known.identity) for candidate in (model, best))
-    if new != old:
-        return new
-    if preferred and _penalty(model, known, as_) < _penalty(best, known, as_):
-        return True
-    return _score(model, known, as_) < _score(best, known, as_)
+def _candidate(model: Model, known: Known, as_: Side) -> _Candidate:
+    more = len(known.features - model.features)
+    less = 0 if as_ == "host" else len(model.features - known.features) + len(model.removed - known.features)
+    pairs = (less + 1) // 2
+    penalty = pairs * (pairs + 2)
+    return _Candidate(model, _signed(model, known.identity), 2 * (more + less) + penalty, penalty)
 
 
-def _score(model: Model, known: Known, as_: Side) -> int:
-    """Twice the length of the feature list, and the penalty for disabling: the less, the better."""
-    return 2 * (len(known.features - model.features) + _disabled(model, known, as_)) + _penalty(model, known, as_)
-
-
-def _penalty(model: Model, known: Known, as_: Side) -> int:
-    """What disabling costs beyond the length of the list; it grows with every second feature.
-
-    libvirt says that it penalises disabled features, but not how much. This is measured: it gives the same model
-    as libvirt 9.0's virConnectBaselineCPU in 23,517 of 23,550 cases.
-    """
-    pairs = (_disabled(model, known, as_) + 1) // 2
-    return pairs * (pairs + 2)
-
-
-def _disabled(model: Model, known: Known, as_: Side) -> int:
-    """How many features a `<cpu>` of this model disables; a host's disables none."""
-    return 0 if as_ == "host" else len(model.features - known.features) + len(model.removed - known.features)
+def _better(new: _Candidate, best: _Candidate, preferred: bool) -> bool:
+    if new.signed != best.signed:
+        return new.signed
+    return (preferred and new.penalty < best.penalty) or new.score < best.score
 
 
 def _signed(model: Model, numbers: Identity | None) -> bool:
