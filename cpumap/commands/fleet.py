@@ -31,7 +31,7 @@ MACHINE_HELP = (
 
 
 def add_convert(parser: argparse.ArgumentParser) -> None:
-    add_paths(parser)
+    add_paths(parser, nargs="*")
     where = parser.add_argument_group("where the new documents go").add_mutually_exclusive_group()
     where.add_argument("--output-dir", metavar="DIR", type=Path, help="below this directory, the old ones stay")
     where.add_argument("--in-place", action="store_true", help="each replaces the old one, atomically")
@@ -43,17 +43,26 @@ def add_convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--unavailable", choices=("keep", "off"), help="as for translate")
     add_fleet_options(parser)
     add_source_options(parser, machine=MACHINE_HELP)
+    add_libvirt_options(parser)
 
 
-def add_paths(parser: argparse.ArgumentParser) -> None:
+def add_paths(parser: argparse.ArgumentParser, nargs: str = "+") -> None:
     """PATH…, as every command takes it that reads a fleet."""
     parser.add_argument(
         "paths",
         metavar="PATH",
-        nargs="+",
+        nargs=nargs,
         help="a domain XML, a directory (every *.xml in it, at any depth; autostart and networks are left alone), "
         "a tar archive, or - for a list of these, or an archive, on standard input",
     )
+
+
+def add_libvirt_options(parser: argparse.ArgumentParser) -> None:
+    """--all, --live, --restore: what `convert` takes beside --connect."""
+    group = parser.add_argument_group("with --connect: domains that libvirt keeps; PATH is then a domain's name")
+    group.add_argument("--all", action="store_true", help="every domain")
+    group.add_argument("--live", action="store_true", help="of a running guest, the CPU that its QEMU gives it now")
+    group.add_argument("--restore", metavar="BACKUP", type=Path, help="define again what --backup-dir has kept")
 
 
 def add_fleet_options(parser: argparse.ArgumentParser) -> None:
@@ -72,6 +81,12 @@ def _jobs(text: str) -> int:
 
 
 def run_convert(arguments: argparse.Namespace) -> int:
+    if arguments.connect:
+        from cpumap.commands.convert_libvirt import run_convert_libvirt
+
+        return run_convert_libvirt(arguments)
+    if not arguments.paths or arguments.all or arguments.live or arguments.restore:
+        raise InputError("say what to convert: PATH…; --all, --live and --restore go with --connect")
     destination = _destination(arguments)
     _warn_of_libvirt(arguments)
     with closing(fleet_answers(arguments, keep=arguments.report is not None)) as answers:

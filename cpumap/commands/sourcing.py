@@ -9,9 +9,9 @@ from contextlib import contextmanager
 
 from cpumap.cpu import CpuRequest
 from cpumap.cpu_map import CpuMap, load_cpu_map
-from cpumap.errors import InputError
+from cpumap.described import DescribedHost
 from cpumap.sources import Source
-from cpumap.sources.choose import Wanted, choose_source
+from cpumap.sources.choose import Wanted, choose_source, connected_source
 from cpumap.sources.recorded import RecordedSource
 
 
@@ -58,7 +58,9 @@ def open_source(arguments: argparse.Namespace, request: CpuRequest | None = None
         cache=not arguments.no_cache,
     )
     if arguments.connect:
-        raise InputError("--connect is not there yet")
+        with _connected(arguments, wanted, request or CpuRequest(accel="tcg")) as source:
+            yield source
+        return
     source = choose_source(wanted, request or CpuRequest(accel="tcg"))
     if not (arguments.qemu or arguments.qmp or arguments.recorded):
         print(f"cpumap: answers from {source.label}", file=sys.stderr)
@@ -68,6 +70,40 @@ def open_source(arguments: argparse.Namespace, request: CpuRequest | None = None
         yield source
     finally:
         source.close()
+
+
+@contextmanager
+def _connected(arguments: argparse.Namespace, wanted: Wanted, request: CpuRequest) -> Iterator[Source]:
+    """The running guest's own QEMU, or the one that this libvirt would start."""
+    from cpumap.sources.libvirt import Hypervisor
+
+    with Hypervisor(arguments.connect, write=bool(arguments.domain)) as hypervisor:
+        runs = arguments.domain and hypervisor.domain(arguments.domain).active
+        source = hypervisor.guest(arguments.domain) if runs else connected_source(hypervisor, wanted, request)
+        print(f"cpumap: answers from {source.label}", file=sys.stderr)
+        try:
+            yield source
+        finally:
+            source.close()
+
+
+def read_domain(arguments: argparse.Namespace) -> tuple[bytes, bytes]:
+    """The definition that libvirt keeps of --domain, and the one by which it runs, or would start."""
+    from cpumap.sources.libvirt import Hypervisor
+
+    with Hypervisor(arguments.connect, write=True) as hypervisor:
+        stored = hypervisor.xml(arguments.domain)
+        runs = hypervisor.domain(arguments.domain).active
+        return stored, hypervisor.xml(arguments.domain, live=True) if runs else stored
+
+
+def host_of_libvirt(arguments: argparse.Namespace, request: CpuRequest, cpu_map: CpuMap) -> DescribedHost:
+    """The CPU that host-model means to the libvirt of --connect."""
+    from cpumap.convert_libvirt import host_of
+    from cpumap.sources.libvirt import Hypervisor
+
+    with Hypervisor(arguments.connect) as hypervisor:
+        return host_of(hypervisor, request, cpu_map)
 
 
 def is_here(source: Source) -> bool:

@@ -7,10 +7,16 @@ import sys
 from dataclasses import replace
 
 from cpumap.commands.reading import read_file
-from cpumap.commands.sourcing import add_source_options, open_cpu_map, open_source
+from cpumap.commands.sourcing import (
+    add_source_options,
+    host_of_libvirt,
+    open_cpu_map,
+    open_source,
+    read_domain,
+)
 from cpumap.cpu import CpuRequest, ExplicitCpu
 from cpumap.cpu_map import CpuMap
-from cpumap.described import read_described, request_on
+from cpumap.described import DescribedHost, read_described, request_on
 from cpumap.domain import parse_request
 from cpumap.errors import InputError
 from cpumap.libvirt_map import libvirt_map
@@ -20,7 +26,9 @@ from cpumap.translation import Written, explicit_cpu, write
 
 
 def add_translate(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="domain XML, <cpu> element or -cpu string; - is standard input")
+    parser.add_argument(
+        "file", metavar="FILE", nargs="?", help="domain XML, <cpu> element or -cpu string; - is standard input"
+    )
     parser.add_argument(
         "--pin",
         choices=("model", "custom", "none"),
@@ -53,10 +61,11 @@ def add_translate(parser: argparse.ArgumentParser) -> None:
 
 
 def run_translate(arguments: argparse.Namespace) -> int:
-    document = read_file(arguments.file)
-    request = parse_request(document, name=arguments.file)
+    name = arguments.file or arguments.domain or "-"
+    document, running = _input(arguments)
+    request = parse_request(running, name=name)
     cpu_map = open_cpu_map(arguments)
-    host = read_described(read_file(arguments.host), cpu_map, name=arguments.host) if arguments.host else None
+    host = _host(arguments, request, cpu_map)
     if arguments.pin == "none":
         return _as_libvirt_does(arguments, request_on(host, request, cpu_map) if host else request, cpu_map)
     choices = Choices(pin=arguments.pin, unavailable=arguments.unavailable)
@@ -68,8 +77,29 @@ def run_translate(arguments: argparse.Namespace) -> int:
     if arguments.format == "cpu-xml":
         _say_beyond(cpu, words)
     written = Written(arguments.format, arguments.style)
-    sys.stdout.buffer.write(write(cpu, words, document, written, name=arguments.file))
+    sys.stdout.buffer.write(write(cpu, words, document, written, name=name))
     return 0
+
+
+def _input(arguments: argparse.Namespace) -> tuple[bytes, bytes]:
+    """The document to rewrite, and the one to read the CPU from: of a running guest, libvirt has both."""
+    if arguments.domain and not arguments.connect:
+        raise InputError("--domain goes with --connect")
+    if arguments.file is None and arguments.domain is None:
+        raise InputError("say which: FILE, or --connect URI --domain NAME")
+    if arguments.file is None:
+        return read_domain(arguments)
+    document = read_file(arguments.file)
+    return document, document
+
+
+def _host(arguments: argparse.Namespace, request: CpuRequest, cpu_map: CpuMap) -> DescribedHost | None:
+    """The host that was named, or the one of the libvirt that was, where the request needs one."""
+    if arguments.host:
+        return read_described(read_file(arguments.host), cpu_map, name=arguments.host)
+    if arguments.connect and request.mode == "host-model":
+        return host_of_libvirt(arguments, request, cpu_map)
+    return None
 
 
 def _as_libvirt_does(arguments: argparse.Namespace, request: CpuRequest, cpu_map: CpuMap) -> int:

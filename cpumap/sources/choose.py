@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cpumap.cpu import Accel, CpuRequest
 from cpumap.errors import UnknownName
 from cpumap.sources import Source
+
+if TYPE_CHECKING:
+    from cpumap.sources.libvirt import Hypervisor
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,20 @@ def choose_source(wanted: Wanted, request: CpuRequest) -> Source:
     if request.emulator and os.access(request.emulator, os.X_OK) and Path(request.emulator).is_file():
         return started(request.emulator, accel, cache=wanted.cache)
     return newest_recorded(wanted.machine or request.machine, accel)
+
+
+def connected_source(hypervisor: Hypervisor, wanted: Wanted, request: CpuRequest) -> Source:
+    """The QEMU that this libvirt would start for the request: started if it is on this machine, else its recording.
+
+    A source that the user named comes before that. Errors: `UnknownName`, `SourceError`.
+    """
+    if wanted.qemu or wanted.qmp or wanted.recorded:
+        return choose_source(wanted, request)
+    accel = wanted.accel or request.accel
+    emulator = request.emulator or hypervisor.emulator(request.arch, request.machine, accel)
+    if hypervisor.is_local and os.access(emulator, os.X_OK):
+        return started(emulator, accel, cache=wanted.cache)
+    return _recorded(".".join(hypervisor.version().split(".")[:2]), accel)
 
 
 def started(binary: str, accel: Accel, *, cache: bool = True) -> Source:

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
 
-from cpumap.cpu import CpuModel, Realised
+from cpumap.cpu import Accel, CpuModel, Realised
 from cpumap.errors import SourceError
 from cpumap.qmp import Command, CommandFailed
 from cpumap.sources.qemu import AttachedSource
@@ -32,15 +33,17 @@ class StoredDomain:
 
 
 class Hypervisor:
-    """A connection to libvirt, read-only unless definitions are to be written. A context manager.
+    """A connection to libvirt, read-only until something is asked that libvirt tells no reader. A context manager.
 
-    Every method raises `SourceError` with libvirt's own message.
+    With `write`, definitions hold their secrets, so that they can be defined again. Every method raises `SourceError`
+    with libvirt's own message.
     """
 
     def __init__(self, uri: str, *, write: bool = False) -> None:
         self.uri = uri
         self._write = write
         self._libvirt = _library()
+        self._full: libvirt.virConnect | None = None
         with self._said():
             self._connection = (self._libvirt.open if write else self._libvirt.openReadOnly)(uri)
 
@@ -59,7 +62,22 @@ class Hypervisor:
     ) -> str:
         """What guests of this machine type and domain type (`kvm`, `qemu`) can have, as XML."""
         with self._said():
-            return str(self._connection.getDomainCapabilities(emulator, arch, machine, kind))
+            return str(self._writable.getDomainCapabilities(emulator, arch, machine, kind))
+
+    def emulator(self, arch: str, machine: str | None, accel: Accel) -> str:
+        """The path of the QEMU that libvirt would use for such a guest."""
+        from lxml import etree
+
+        kind = "kvm" if accel == "kvm" else "qemu"
+        path = etree.fromstring(self.domain_capabilities(arch=arch, machine=machine, kind=kind)).findtext("path")
+        if not path:
+            raise SourceError(f"{self.uri}: libvirt names no emulator for {arch} and {kind}")
+        return str(path)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the hypervisor is on this machine: its URI names no host."""
+        return not urlsplit(self.uri).netloc
 
     def baseline(
         self, cpus: Iterable[str], *, arch: str | None = None, kind: str | None = None, expand: bool = False
@@ -67,7 +85,7 @@ class Hypervisor:
         """The `<cpu>` that all of these can be given on this hypervisor, its features named if `expand`."""
         flag = self._libvirt.VIR_CONNECT_BASELINE_CPU_EXPAND_FEATURES if expand else 0
         with self._said():
-            return str(self._connection.baselineHypervisorCPU(None, arch, None, kind, list(cpus), flag))
+            return str(self._writable.baselineHypervisorCPU(None, arch, None, kind, list(cpus), flag))
 
     def version(self) -> str:
         """The version of the QEMU that libvirt uses, `7.2.22`."""
@@ -96,44 +114,54 @@ class Hypervisor:
             return str(self._lookup(name).XMLDesc(flags)).encode()
 
     def define(self, xml: bytes) -> str:
-        """Stores the definition, validated against libvirt's schema; the name of the domain."""
+        """Stores the definition; the name of the domain."""
         with self._said():
-            return str(self._connection.defineXMLFlags(xml.decode(), self._libvirt.VIR_DOMAIN_DEFINE_VALIDATE).name())
+            return str(self._writable.defineXML(xml.decode()).name())
 
     def undefine(self, name: str) -> None:
         """Forgets the definition; what it has beside it (managed save, snapshots) makes libvirt refuse."""
         with self._said():
-            self._lookup(name).undefine()
+            self._writable.lookupByName(name).undefine()
 
     def start(self, name: str, *, paused: bool = False) -> None:
         """Starts the domain; paused, its guest has not executed an instruction."""
         with self._said():
-            self._lookup(name).createWithFlags(self._libvirt.VIR_DOMAIN_START_PAUSED if paused else 0)
+            self._writable.lookupByName(name).createWithFlags(self._libvirt.VIR_DOMAIN_START_PAUSED if paused else 0)
 
     def destroy(self, name: str) -> None:
         """Ends the running guest at once."""
         with self._said():
-            self._lookup(name).destroy()
+            self._writable.lookupByName(name).destroy()
 
     def guest(self, name: str) -> GuestSource:
-        """The running guest's own QEMU, asked through libvirt's monitor. Wants a writable connection."""
+        """The running guest's own QEMU, asked through libvirt's monitor."""
         with self._said():
-            domain = self._lookup(name)
+            domain = self._writable.lookupByName(name)
             if not domain.isActive():
                 raise SourceError(f"domain {name!r} is not running: it has no QEMU to ask")
         return GuestSource(Monitor(self, domain))
 
     def close(self) -> None:
         """Ends the connection. May be called twice."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        for connection in (self._connection, self._full):
+            if connection is not None:
+                connection.close()
+        self._connection = self._full = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def _writable(self) -> libvirt.virConnect:
+        """A connection that libvirt answers everything to."""
+        if self._write:
+            return self._connection
+        if self._full is None:
+            self._full = self._libvirt.open(self.uri)
+        return self._full
 
     def _lookup(self, name: str) -> libvirt.virDomain:
         return self._connection.lookupByName(name)
