@@ -10,14 +10,21 @@ that is busy with something else slows both down.
 from __future__ import annotations
 
 import argparse
+import atexit
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cpumap.cpu_map import CpuMap
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "data/examples/web-server.xml"
@@ -60,6 +67,67 @@ def start_up() -> tuple[float, float]:
     """A whole process each: what a script that calls cpumap once per domain pays."""
     ours = _seconds([sys.executable, "-m", "cpumap", "translate", "--recorded", "7.2", EXAMPLE])
     return ours, _seconds([sys.executable, "-c", "import lxml.etree"])
+
+
+HOST_CPU = "<cpu><arch>x86_64</arch><model>{}</model><vendor>Intel</vendor><feature name='invtsc'/></cpu>"
+HOST_MODELS = ("Haswell", "Broadwell", "Skylake-Server", "Icelake-Server", "Cascadelake-Server")
+CALLS = 40
+
+
+@benchmark(f"compare, {CALLS} calls, from XML to verdict", "libvirt-python: compareCPU", runs=7)
+def compare() -> tuple[float, float]:
+    """A guest's CPU beside a host's: a host's capabilities are read once, as libvirt has them."""
+    from cpumap.compare import compare
+    from cpumap.host import read_cpus, read_host
+
+    connection, cpu_map = _libvirt(), _cpu_map()
+    host = read_host(connection.getCapabilities(), cpu_map)
+    guests = [f"<cpu match='exact'><model>{HOST_MODELS[n % len(HOST_MODELS)]}</model></cpu>" for n in range(CALLS)]
+    ours = _timed(lambda guest: compare(host, read_cpus(guest, cpu_map)[0], cpu_map).verdict, guests)
+    return ours, _timed(connection.compareCPU, guests)
+
+
+@benchmark(f"baseline of five hosts, {CALLS} calls, from XML to XML", "libvirt-python: baselineCPU", runs=7)
+def baseline() -> tuple[float, float]:
+    """The CPU that five hosts have in common."""
+    from cpumap.baseline import baseline
+    from cpumap.host import read_cpus
+    from cpumap.host_xml import cpu_element
+
+    connection, cpu_map = _libvirt(), _cpu_map()
+    hosts = [HOST_CPU.format(model) for model in HOST_MODELS]
+
+    def ours(cpus: Sequence[str]) -> str:
+        return cpu_element(baseline([cpu for text in cpus for cpu in read_cpus(text, cpu_map)], cpu_map))
+
+    return _timed(ours, [hosts] * CALLS), _timed(connection.baselineCPU, [hosts] * CALLS)
+
+
+def _timed(call: Callable[[Any], object], inputs: Sequence[Any]) -> float:
+    """Seconds for a call with each of the inputs."""
+    start = time.perf_counter()
+    for given in inputs:
+        call(given)
+    return time.perf_counter() - start
+
+
+@cache
+def _cpu_map() -> CpuMap:
+    """Read once, as libvirtd does."""
+    from cpumap.cpu_map import load_cpu_map
+
+    return load_cpu_map()
+
+
+@cache
+def _libvirt() -> Any:
+    """A connection to a real libvirtd, the one that runs or one started for this."""
+    sys.path.insert(0, str(ROOT))
+    from tests.libvirtd import connection
+
+    closing = ExitStack()
+    atexit.register(closing.close)
+    return closing.enter_context(connection())
 
 
 def _measured(bench: Benchmark) -> str:
