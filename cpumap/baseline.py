@@ -46,7 +46,7 @@ def baseline(
     fit = best_fit(Known(common, vendor), cpu_map, "guest", models, own)
     listed = tuple(f for f in guest_policies(fit, cpu_map) if f.name not in NEVER_GIVEN)
     if migratable:
-        listed = tuple(f for f in listed if f.policy != "require" or f.name not in cpu_map.blocking)
+        listed = _migratable(listed, cpu_map.ordered(fit.model.features & cpu_map.blocking), cpu_map)
     cpu = CpuRequest(
         arch=cpus[0].arch,
         mode="custom",
@@ -57,6 +57,15 @@ def baseline(
         features=listed,
     )
     return expanded(cpu, cpu_map) if features else cpu
+
+
+def _migratable(
+    listed: tuple[FeaturePolicy, ...], of_model: tuple[FeatureName, ...], cpu_map: CpuMap
+) -> tuple[FeaturePolicy, ...]:
+    """The features without those that block migration; one that the model has must be disabled."""
+    named = {feature.name for feature in listed if feature.policy == "disable"}
+    kept = (f for f in listed if f.policy != "require" or f.name not in cpu_map.blocking)
+    return (*kept, *(FeaturePolicy(name, "disable") for name in of_model if name not in named))
 
 
 def expanded(cpu: CpuRequest, cpu_map: CpuMap) -> CpuRequest:
