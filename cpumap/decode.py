@@ -131,8 +131,8 @@ class _Candidate:
     penalty: int
     """What disabling costs beyond the length of the list; it grows with every second feature.
 
-    libvirt says that it penalises disabled features, but not how much. This is measured: it gives the same model
-    as libvirt 9.0's virConnectBaselineCPU in 23,517 of 23,550 cases.
+    libvirt says that it penalises disabled features, but not how much. This formula is fitted to the answers of libvirt
+    9.0's virConnectBaselineCPU: it chooses the same model in 23,517 of the 23,550 cases that it was fitted to.
     """
 
 

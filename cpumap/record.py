@@ -285,7 +285,7 @@ def _realised(reference: Source, stored: Facts, progress: Progress) -> dict[str,
     ends = list(dict.fromkeys([tables[0], oldest]))
     models = [CpuModel(name) for name in stored["like"] if name not in NOT_RECORDED or _has(stored, name)]
     after = {table: _realised_under(reference, table, models, progress) for table in ends}
-    names = sorted({name for table in ends for model in models for name in after[table][model.name][1]})
+    names = {model.name: set[str]().union(*(after[table][model.name][1] for table in ends)) for model in models}
     found = {table: _only(answers, names) for table, answers in after.items()}
     unlike = [model for model in models if found[ends[0]][model.name] != found[ends[-1]][model.name]]
     for table in tables:
@@ -299,8 +299,8 @@ def _has(stored: Facts, model: str) -> bool:
     return model in stored["full"]["models"]
 
 
-def _only(answers: Mapping[str, tuple[Facts, set[str]]], names: Sequence[str]) -> ByModel:
-    return {model: {name: facts[name] for name in names if name in facts} for model, (facts, _) in answers.items()}
+def _only(answers: Mapping[str, tuple[Facts, set[str]]], names: Mapping[str, set[str]]) -> ByModel:
+    return {model: {name: facts[name] for name in sorted(names[model])} for model, (facts, _) in answers.items()}
 
 
 def _realised_under(
