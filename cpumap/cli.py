@@ -26,6 +26,8 @@ class Command(NamedTuple):
 COMMANDS = {
     "translate": Command("translate", "one domain XML becomes one explicit CPU"),
     "convert": Command("fleet", "stored configs rewritten, by the thousand"),
+    "lock": Command("lock", "writes down the CPU of every guest of a fleet"),
+    "audit": Command("lock", "which guests would see another CPU than the one locked, and because of what"),
     "expand": Command("inspect", "what a CPU model is, as QMP's CpuModelExpansionInfo"),
     "dump": Command("inspect", "a -readconfig file that recreates a CPU"),
     "models": Command("inspect", "the CPU models of a QEMU: aliases, deprecated, unusable and why"),
@@ -39,6 +41,7 @@ COMMANDS = {
     "explain": Command("explain", "what a feature is, which models have it since when, what removing it costs"),
     "verify": Command("prove", "whether a guest's CPU stays the same elsewhere, by three judges"),
     "diff": Command("prove", "which properties and bits two CPUs differ in, and because of what"),
+    "hook": Command("hook", "the entry point of a hook of libvirt, vdsm or KubeVirt"),
     "record": Command("record", "writes down one QEMU's models and machine types, to be asked without it"),
 }
 

@@ -22,6 +22,9 @@ from cpumap.errors import CpumapError, SourceError
 BATCH = 32
 """Documents that go to a worker, and to disk, together."""
 
+FEW = 64
+"""Fewer documents than this are converted before a second process has started."""
+
 BATCH_BYTES = 4 * 1024 * 1024
 
 Results = list[Outcome | Question]
@@ -156,16 +159,16 @@ def executor_for(
 ) -> Iterator[tuple[Executor, Iterable[Input], int]]:
     """An executor that fits, the inputs to give it, and how many jobs it does at a time.
 
-    A Dask cluster where a scheduler's address is given, this process for less than two batches, else processes.
+    A Dask cluster where a scheduler's address is given, this process for few documents, else processes.
     """
     iterator = iter(inputs)
-    first = list(islice(iterator, 2 * BATCH))
+    first = list(islice(iterator, FEW))
     everything = chain(first, iterator)
     if scheduler is not None:
         with _dask(scheduler) as (executor, workers):
             yield executor, everything, workers
         return
-    if jobs == 1 or len(first) < 2 * BATCH:
+    if jobs == 1 or len(first) < FEW:
         yield Inline(), everything, 1
         return
     import multiprocessing

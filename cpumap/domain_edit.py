@@ -53,7 +53,7 @@ def attribute(value: str) -> str:
     return "'" + re.sub(r"[\t\n\r]", lambda match: f"&#{ord(match[0])};", value) + "'"
 
 
-@lru_cache(maxsize=64)  # hundreds of arguments, the same in many documents of a fleet
+@lru_cache(maxsize=512)  # hundreds of arguments, the same in many documents of a fleet
 def _arguments(values: tuple[str, ...], margin: str, tag: str) -> str:
     step = "  " if margin else ""
     return "".join(f"{margin}{step}<{tag} value={attribute(value)}/>" for value in values)

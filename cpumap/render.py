@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, Literal
 
 from cpumap.cpu import ExplicitCpu, FeatureName, Property, PropertyName, Value
@@ -69,7 +70,7 @@ def cpu_xml(cpu: ExplicitCpu, cpu_map: CpuMap, kept: Sequence[str] = ()) -> str:
     features = {cpu_map.feature_of(prop.name): prop.value for prop in cpu.properties if _is_feature(cpu, prop, cpu_map)}
     if _HT in features and _threads_seen(cpu):
         features[_HT] = True
-    return _filled(
+    return filled(
         "cpu.xml.j2",
         cpu=cpu,
         model=libvirt_model(cpu, cpu_map) or cpu.model,
@@ -147,7 +148,7 @@ def readconfig(cpu: ExplicitCpu) -> str:
     values = {name: property_text(value) for name, value in cpu.values.items()}
     if cpu.enforce:
         values[PropertyName("enforce")] = "on"
-    return _filled("readconfig.cfg.j2", cpu=cpu, values=values)
+    return filled("readconfig.cfg.j2", cpu=cpu, values=values)
 
 
 def json_text(schema: str, answer: Mapping[str, Any]) -> str:
@@ -198,7 +199,13 @@ def property_text(value: Value) -> str:
     return str(value)
 
 
-def _filled(name: str, **values: object) -> str:
+def filled(name: str, **values: object) -> str:
+    """The template of this name in `templates/`, filled in."""
+    return str(_environment(name.endswith((".xml.j2", ".html.j2"))).get_template(name).render(values))
+
+
+@cache  # it keeps compiled templates: a fleet fills the same one for every kind of CPU
+def _environment(autoescape: bool) -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     from cpumap.data import template_path
@@ -206,13 +213,13 @@ def _filled(name: str, **values: object) -> str:
     environment = Environment(
         loader=FileSystemLoader(template_path()),
         undefined=StrictUndefined,
-        autoescape=name.endswith((".xml.j2", ".html.j2")),
+        autoescape=autoescape,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
     environment.filters["qemu_quoted"] = _qemu_quoted
-    return environment.get_template(name).render(values)
+    return environment
 
 
 def _qemu_quoted(text: str) -> str:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cpumap.commands.fleet_output import Display
 from cpumap.commands.sourcing import add_source_options, open_cpu_map
@@ -17,9 +18,13 @@ from cpumap.convert_inputs import Input, found
 from cpumap.convert_run import Converted, convert_all, cores, executor_for
 from cpumap.convert_write import JOURNAL, Destination, Journal, Writer, lock_directories
 from cpumap.errors import InputError
+from cpumap.files import write_atomically
 from cpumap.libvirt_map import libvirt_map
 from cpumap.resolve import Choices
 from cpumap.sources.choose import Wanted
+
+if TYPE_CHECKING:
+    from cpumap.report import ConvertReport
 
 LIBVIRT_SOCKETS = ("/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock")
 LIBVIRT_OWN = "/etc/libvirt/qemu"
@@ -91,13 +96,16 @@ def run_convert(arguments: argparse.Namespace) -> int:
     _warn_of_libvirt(arguments)
     with closing(fleet_answers(arguments, keep=arguments.report is not None)) as answers:
         display = Display(arguments.format, diff=arguments.diff, paths=arguments.paths)
+        report = _report(answers) if arguments.report else None
         with display, _writer(arguments, destination) as writer:
             for group in _groups(arguments, answers, writer):
                 display.show(group)
+                if report is not None:
+                    report.add(group)
         display.sources = answers.labels
         display.finish()
-        if arguments.report:
-            _report(arguments.report, display, answers)
+        if report is not None:
+            write_atomically(arguments.report, report.html().encode())
     return display.exit_code
 
 
@@ -216,5 +224,7 @@ def _answers(path: str) -> bool:
     return True
 
 
-def _report(path: Path, display: Display, answers: Answers) -> None:
-    raise InputError("--report is not there yet")
+def _report(answers: Answers) -> ConvertReport:
+    from cpumap.report import ConvertReport
+
+    return ConvertReport(answers)

@@ -24,13 +24,17 @@ COLOURS = {"+": "32", "-": "31", "@": "36"}
 class Display:
     """Shows groups of outcomes as they come. Data on stdout, the bar and the sum on stderr."""
 
-    def __init__(self, form: Literal["text", "json"], *, diff: bool = False, paths: Sequence[str] = ()) -> None:
+    def __init__(
+        self, form: Literal["text", "json"], *, diff: bool = False, quiet: bool = False, paths: Sequence[str] = ()
+    ) -> None:
+        """`quiet`: of the single documents, show only those with which something is wrong."""
         self.exit_code = 0
         self.sources: list[str] = []
         self.outcomes: Counter[str] = Counter()
         self._reasons: Counter[tuple[str, str]] = Counter()
         self._form = form
         self._diff = diff
+        self._quiet = quiet
         self._paths = paths
         self._started = time.monotonic()
         self._bar: Any = None
@@ -55,7 +59,7 @@ class Display:
                 self._show_diff(item.source.name, item.old, item.content)
             if self._form == "json":
                 self._show_json(item.outcome)
-            elif self._bar is None or item.outcome.status not in NAMES:
+            elif (self._bar is None and not self._quiet) or item.outcome.exit_code:
                 self._show_line(item.outcome)
         if self._bar is not None:
             done = sum(self.outcomes.values())
@@ -91,7 +95,8 @@ class Display:
             self._reasons["note", note] += 1
 
     def _show_line(self, outcome: Outcome) -> None:
-        stream = sys.stderr if self._diff or self._bar is not None else sys.stdout
+        aside = self._diff or self._quiet or self._bar is not None
+        stream = sys.stderr if aside else sys.stdout
         reason = f": {outcome.reason}" if outcome.reason else ""
         print(f"{NAMES.get(outcome.status, outcome.status)}: {outcome.name}{reason}", file=stream)
 

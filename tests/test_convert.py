@@ -1,0 +1,410 @@
+"""Stored configs converted: what is written, what is left alone, and that nothing is lost when a run is cut short."""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import importlib
+import io
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cpumap import convert_run
+from cpumap.cli import main
+from cpumap.commands import fleet
+from cpumap.convert_write import JOURNAL, Writer
+
+TREE = Path(__file__).parent.parent
+RECORDED = ("--recorded", "7.2")
+
+
+@pytest.fixture(scope="session")
+def fleet_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], dict[str, bytes]]:
+    """So many generated domains, by name."""
+    directory = tmp_path_factory.mktemp("fleet")
+    command = [sys.executable, str(TREE / "tools/generate_domains.py"), "100", str(directory)]
+    subprocess.run(command, check=True)
+    documents = {path.name: path.read_bytes() for path in sorted(directory.rglob("*.xml"))}
+
+    def first(count: int) -> dict[str, bytes]:
+        return dict(list(documents.items())[:count])
+
+    return first
+
+
+SMALL = """\
+<!-- guest -->\r
+<domain type='kvm'>\r
+  <name>{name}</name>\r
+  <os><type arch='x86_64' machine="{machine}">hvm</type></os>\r
+  <cpu mode='custom'><model>{model}</model></cpu><!-- <cpu/> -->\r
+  <devices/>\r
+</domain>\r
+"""
+
+
+def small(name: str = "a", model: str = "Haswell", machine: str = "pc-q35-5.2") -> bytes:
+    return SMALL.format(name=name, model=model, machine=machine).encode()
+
+
+def kinds(count: int) -> dict[str, bytes]:
+    """So many documents with two kinds of CPU: more than one process converts them, and soon."""
+    return {f"{n:03}.xml": small(str(n), ("Haswell", "EPYC")[n % 2]) for n in range(count)}
+
+
+def stored(directory: Path, documents: dict[str, bytes]) -> Path:
+    for name, data in documents.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return directory
+
+
+def content(directory: Path) -> dict[str, bytes]:
+    """Every file below the directory, hidden ones too."""
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def convert(*words: object) -> int:
+    return main(["convert", *map(str, words), *RECORDED])
+
+
+def test_in_place_then_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    documents = stored(tmp_path / "etc", {"a.xml": small(), "sub/b.xml": small("b", "EPYC")})
+    backups = tmp_path / "backups"
+    assert convert(documents, "--in-place", "--backup-dir", backups) == 0
+    first = content(documents)
+    assert content(backups) == {"a.xml": small(), "sub/b.xml": small("b", "EPYC")}
+    assert first["a.xml"].startswith(b"<!-- guest -->\r\n<domain xmlns:qemu=")
+    assert first["a.xml"].endswith(b"</qemu:commandline>\r\n</domain>\r\n") and b"<!-- <cpu/> -->\r\n" in first["a.xml"]
+    capsys.readouterr()
+    assert convert(documents, "--in-place") == 0
+    assert content(documents) == first
+    out, err = capsys.readouterr()
+    assert out == f"already explicit: {documents}/a.xml\nalready explicit: {documents}/sub/b.xml\n"
+    assert "2 documents: 2 already explicit" in err
+
+
+def test_a_moved_machine_type_keeps_its_cpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    documents = stored(tmp_path, {"a.xml": small(machine="pc-q35-2.11"), "b.xml": small(machine="pc-q35-6.2")})
+    assert convert(documents, "--in-place", "--machine", "pc-q35-2.11=pc-q35-7.2") == 0
+    moved, other = (documents / "a.xml").read_bytes(), (documents / "b.xml").read_bytes()
+    assert b'machine="pc-q35-7.2"' in moved and b'machine="pc-q35-6.2"' in other
+
+    def cpu(path: Path, *options: str) -> str:
+        capsys.readouterr()
+        assert main(["translate", str(path), *options, *RECORDED]) == 0
+        return capsys.readouterr().out
+
+    old = tmp_path / "old"
+    old.write_bytes(small(machine="pc-q35-2.11"))
+    assert cpu(documents / "a.xml") == cpu(old)
+    again = content(documents)
+    assert convert(documents, "--in-place") == 0 and content(documents) == again
+
+
+def test_unknown_new_machine_type(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    documents = stored(tmp_path, {"a.xml": small()})
+    assert convert(documents, "--in-place", "--machine", "pc-q35-99") == 2
+    assert content(documents) == {"a.xml": small()}
+    assert "has no machine type 'pc-q35-99'" in capsys.readouterr().out
+
+
+def test_what_is_not_ours_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = stored(
+        tmp_path / "etc",
+        {
+            "broken.xml": b"<domain type='kvm'>\n<name>",
+            "good.xml": small(),
+            "host.xml": small().replace(
+                b"<cpu mode='custom'><model>Haswell</model></cpu>", b"<cpu mode='host-model'/>"
+            ),
+            "net.xml": b"<network/>",
+            "networks/default.xml": b"<network/>",
+            "notes.txt": b"<domain/>",
+            "xen.xml": small().replace(b"'kvm'", b"'xen'"),
+        },
+    )
+    (directory / "autostart").mkdir()
+    (directory / "autostart/good.xml").symlink_to("../good.xml")
+    os.mkfifo(directory / "pipe.xml")
+    with (directory / "vast.xml").open("wb") as file:
+        file.truncate(100 * 2**20)
+    kept = {name: data for name, data in content(directory).items() if name not in ("good.xml", "autostart/good.xml")}
+    assert convert(directory, "--in-place", "--format", "json") == 2
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["schema"] == "cpumap.convert/1"
+    found = {Path(entry["file"]).name: (entry["status"], entry.get("reason", "")) for entry in answer["files"]}
+    assert found == {
+        "autostart": ("skipped", "left alone"),
+        "broken.xml": (
+            "failed",
+            f"{directory}/broken.xml:2: not well-formed XML: Premature end of data in tag name line 2",
+        ),
+        "good.xml": ("converted", ""),
+        "host.xml": (
+            "refused",
+            f"{directory}/host.xml:5: host-model means the host's CPU: say which host (--host FILE)",
+        ),
+        "net.xml": ("skipped", "<network> holds no domain"),
+        "networks": ("skipped", "left alone"),
+        "pipe.xml": ("failed", "no regular file"),
+        "vast.xml": ("failed", "too large: the limit is 16 MiB"),
+        "xen.xml": ("skipped", "domain type 'xen' has no QEMU CPU"),
+    }
+    assert answer["summary"]["converted"] == 1 and answer["summary"]["skipped"] == 4
+    after = content(directory)
+    assert {name: after[name] for name in kept} == kept and after["good.xml"] != small()
+
+
+def test_links_mode_and_owner(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stored(tmp_path / "store", {"a.xml": small(), "b.xml": small("b"), "c.xml": small("c")})
+    directory = tmp_path / "etc"
+    directory.mkdir()
+    (directory / "a.xml").symlink_to("../store/a.xml")
+    (directory / "b.xml").hardlink_to(tmp_path / "store/b.xml")
+    (tmp_path / "store/a.xml").chmod(0o640)
+    (tmp_path / "store/c.xml").chmod(0o444)
+    os.setxattr(tmp_path / "store/a.xml", "user.note", b"kept")
+    assert convert(directory, "--in-place") == 0
+    assert (directory / "a.xml").is_symlink()
+    target = tmp_path / "store/a.xml"
+    assert target.read_bytes() != small() and target.stat().st_mode & 0o777 == 0o640
+    assert os.getxattr(target, "user.note") == b"kept"
+    assert (tmp_path / "store/b.xml").read_bytes() == small("b") != (directory / "b.xml").read_bytes()
+    assert "1 other hard link to it still lead to the old document" in capsys.readouterr().err
+    assert convert(tmp_path / "store/c.xml", "--in-place") == 3
+    assert (tmp_path / "store/c.xml").read_bytes() == small("c")
+
+
+def test_diff_and_dry_run_write_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = stored(tmp_path, {"a.xml": small()})
+    assert convert(directory, "--diff") == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"--- a/{directory}/a.xml\n+++ b/{directory}/a.xml\n@@ ") and "\n+  <qemu:commandline>" in out
+    assert convert(directory, "--dry-run") == 0
+    assert capsys.readouterr().out == f"converted: {directory}/a.xml\n"
+    assert content(directory) == {"a.xml": small()}
+
+
+@pytest.mark.parametrize("words", [(), ("--backup-dir", "b"), ("--in-place", "--machine", "a=")], ids=str)
+def test_usage(tmp_path: Path, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert convert(stored(tmp_path, {"a.xml": small()}), *words) == 2
+    assert capsys.readouterr().err.startswith("cpumap: ")
+    assert content(tmp_path) == {"a.xml": small()}
+
+
+def test_output_inside_input(tmp_path: Path) -> None:
+    assert convert(stored(tmp_path, {"a.xml": small()}), "--output-dir", tmp_path / "out") == 2
+
+
+def _tar(documents: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for name, data in documents.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def test_directory_list_and_archives_give_the_same(
+    tmp_path: Path, fleet_of: Callable[[int], dict[str, bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    documents = fleet_of(8)
+    directory = stored(tmp_path / "in", documents)
+    archive = tmp_path / "fleet.tar.gz"
+    archive.write_bytes(_tar({**documents, "../evil.xml": small(), "readme": b""}))
+    assert convert(directory, "--output-dir", tmp_path / "1") == 0
+    assert convert(archive, "--output-dir", tmp_path / "2") == 3
+    for number, given in (
+        ("3", archive.read_bytes()),
+        ("4", "".join(f"{directory}/{n}\n" for n in documents).encode()),
+    ):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(given)))
+        convert("-", "--output-dir", tmp_path / number)
+    expected = content(tmp_path / "1")
+    assert len(expected) == 8 and content(tmp_path / "2") == content(tmp_path / "3") == expected
+    assert content(tmp_path / f"4{directory}") == expected
+    assert not (tmp_path / "evil.xml").exists()
+
+
+def test_one_process_or_many(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    directory = stored(tmp_path / "in", {**kinds(70), "broken.xml": b"<"})
+    results = []
+    for jobs in (1, 2):
+        assert convert(directory, "--output-dir", tmp_path / str(jobs), "--jobs", jobs) == 2
+        results.append((capfd.readouterr().out, content(tmp_path / str(jobs))))
+    assert results[0] == results[1] and len(results[0][1]) == 70
+
+
+@pytest.mark.live
+def test_a_dask_cluster(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    distributed: Any = importlib.import_module("distributed")
+    directory = stored(tmp_path / "in", {**kinds(70), "broken.xml": b"<"})
+    assert convert(directory, "--output-dir", tmp_path / "1", "--jobs", 1) == 2
+    expected = capfd.readouterr().out
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        address = cluster.scheduler_address
+        assert convert(directory, "--output-dir", tmp_path / "2", "--scheduler", address) == 2
+    assert capfd.readouterr().out == expected
+    assert content(tmp_path / "1") == content(tmp_path / "2")
+
+
+def test_no_scheduler(tmp_path: Path) -> None:
+    assert convert(stored(tmp_path / "in", {"a.xml": small()}), "--dry-run", "--scheduler", "nonsense") == 3
+
+
+def test_changed_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = stored(tmp_path, {"a.xml": small(), "b.xml": small("b")})
+
+    def edit(step: str) -> None:
+        if step == "journaled":
+            (directory / "a.xml").write_bytes(b"edited")
+
+    monkeypatch.setattr("cpumap.commands.fleet.Writer", functools.partial(Writer, on_step=edit))
+    assert convert(directory, "--in-place") == 3
+    assert (directory / "a.xml").read_bytes() == b"edited" and (directory / "b.xml").read_bytes() != small("b")
+    assert "changed while it was converted, left alone" in capsys.readouterr().out
+    assert sorted(content(directory)) == ["a.xml", "b.xml"]
+
+
+def test_two_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = stored(tmp_path, {"a.xml": small()})
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        assert convert(directory, "--in-place") == 3
+    finally:
+        os.close(handle)
+    assert "another conversion is at work in it" in capsys.readouterr().err
+    assert content(directory) == {"a.xml": small()}
+
+
+DISTURBED = 6
+"""Documents in a run that is cut short, two in a group."""
+
+
+def _in_child(words: list[str], on_step: Callable[[str], None], before: Callable[[], None] = lambda: None) -> int:
+    """The wait status of a child process that runs a conversion."""
+    child = os.fork()
+    if child:
+        return os.waitpid(child, 0)[1]
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.dup2(1, 2)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    code = 99
+    try:
+        convert_run.BATCH = 2
+        setattr(fleet, "Writer", functools.partial(Writer, on_step=on_step))  # noqa: B010 (mypy: it is a type)
+        before()
+        code = main(["convert", *words, "--jobs", "1", *RECORDED])
+    finally:
+        os._exit(code)
+
+
+def _at(number: int, what: signal.Signals) -> Callable[[str], None]:
+    """Sends the signal to this process at its so-manieth step."""
+    left = number
+
+    def step(_: str) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), what)
+
+    return step
+
+
+def _kill_soon(seed: int) -> Callable[[], None]:
+    def start() -> None:
+        signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        signal.setitimer(signal.ITIMER_REAL, random.Random(seed).uniform(0.001, 0.2))
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], dict[str, bytes]]:
+    """What is there before and after a run that nothing cuts short."""
+    old = {f"{n}.xml": small(str(n), ("Haswell", "EPYC")[n % 2], "pc-q35-2.11") for n in range(DISTURBED)}
+    directory = stored(tmp_path_factory.mktemp("undisturbed"), old)
+    assert convert(directory, "--in-place", "--machine", "pc-q35-2.11=pc-q35-7.2,pc-q35-7.2=pc-q35-6.2") == 0
+    return old, content(directory)
+
+
+POINTS = [(number, None) for number in range(1, 16)] + [(10**6, seed) for seed in range(5)]
+CHAIN = ("--machine", "pc-q35-2.11=pc-q35-7.2,pc-q35-7.2=pc-q35-6.2")
+"""Moves that would go wrong if a document were converted twice."""
+
+
+@pytest.mark.parametrize("how", ["--in-place", "--output-dir"])
+def test_killed_at_any_point(tmp_path: Path, undisturbed: tuple[dict[str, bytes], dict[str, bytes]], how: str) -> None:
+    old, new = undisturbed
+    for number, seed in POINTS:
+        directory = stored(tmp_path / f"{number}-{seed}", old)
+        output = tmp_path / f"{number}-{seed}-out" if how == "--output-dir" else directory
+        words = [str(directory), how, *([str(output)] if output != directory else []), *CHAIN]
+        before = (lambda: None) if seed is None else _kill_soon(seed)
+        status = _in_child(words, _at(number, signal.SIGKILL), before)
+        assert os.WIFSIGNALED(status) or (seed is not None and status == 0), (number, seed, status)
+        assert content(directory).items() <= {**old, **content(directory)}.items()
+        for name in old:
+            path = output / name
+            assert not path.exists() or path.read_bytes() in (old[name], new[name]), (number, seed, name)
+        interrupted = (output / JOURNAL).exists()
+        assert main(["convert", *words, *RECORDED, *(["--resume"] if interrupted else [])]) == 0
+        if seed is None or interrupted:
+            assert content(output) == new, (number, seed)
+
+
+def test_interrupted(tmp_path: Path, undisturbed: tuple[dict[str, bytes], dict[str, bytes]]) -> None:
+    old, new = undisturbed
+    for number in range(4, 16, 3):
+        directory = stored(tmp_path / str(number), old)
+        words = [str(directory), "--in-place", *CHAIN]
+        status = _in_child(words, _at(number, signal.SIGINT))
+        assert os.waitstatus_to_exitcode(status) == 130
+        left = content(directory)
+        assert left.pop(JOURNAL)
+        assert left.keys() == old.keys() and all(left[name] in (old[name], new[name]) for name in old)
+        assert main(["convert", *words, *RECORDED]) == 2, "a second run must not start anew unasked"
+        assert main(["convert", *words[:-1], "pc-q35-7.2", *RECORDED, "--resume"]) == 2, "nor go on differently"
+        assert main(["convert", *words, *RECORDED, "--resume"]) == 0
+        assert content(directory) == new
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 96 KiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96k", "cpumap-test", str(place)], check=True)
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.mark.live
+def test_disk_full(small_disk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old = {f"{n}.xml": small(str(n)) for n in range(12)}
+    directory = stored(small_disk / "etc", old)
+    assert convert(directory, "--in-place") == 3
+    assert "No space left on device" in capsys.readouterr().out
+    left = content(directory)
+    assert left.keys() == old.keys()
+    changed = [name for name in old if left[name] != old[name]]
+    assert 0 < len(changed) < len(old)
+    stored(tmp_path / "roomy", old)
+    assert convert(tmp_path / "roomy", "--in-place") == 0
+    expected = content(tmp_path / "roomy")
+    assert all(left[name] == expected[name] for name in changed)
