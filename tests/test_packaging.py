@@ -73,10 +73,10 @@ def _check_works(cpumap: list[str | Path], cwd: Path | None = None) -> None:
     assert _run(*cpumap, "translate", EXAMPLE, cwd=cwd).startswith("-cpu ")
 
 
-def _shipped(directory: str) -> set[str]:
+def _files(directory: Path) -> set[str]:
     return {
-        str(path.relative_to(TREE / directory))
-        for path in (TREE / directory).rglob("*")
+        str(path.relative_to(directory))
+        for path in directory.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
 
@@ -98,22 +98,22 @@ def test_the_editable_install_works(clone: Path, fresh: Callable[..., Path]) -> 
 
 
 @pytest.mark.parametrize("directory", ["data", "templates"])
-def test_the_wheel_holds_the_files_of(directory: str, archives: tuple[Path, Path]) -> None:
+def test_the_wheel_holds_the_files_of(directory: str, clone: Path, archives: tuple[Path, Path]) -> None:
     names = zipfile.ZipFile(archives[1]).namelist()
     prefix = f"cpumap/_{directory}/"
-    assert {name.removeprefix(prefix) for name in names if name.startswith(prefix)} == _shipped(directory)
+    assert {name.removeprefix(prefix) for name in names if name.startswith(prefix)} == _files(clone / directory)
 
 
-def test_the_wheel_holds_every_module(archives: tuple[Path, Path]) -> None:
+def test_the_wheel_holds_every_module(clone: Path, archives: tuple[Path, Path]) -> None:
     names = {name for name in zipfile.ZipFile(archives[1]).namelist() if name.endswith(".py")}
-    assert names == {f"cpumap/{name}" for name in _shipped("cpumap") if name.endswith(".py")}
+    assert names == {f"cpumap/{name}" for name in _files(clone / "cpumap") if name.endswith(".py")}
 
 
 @pytest.mark.parametrize("directory", ["data", "templates", "tests", "tools"])
-def test_the_sdist_holds_the_files_of(directory: str, archives: tuple[Path, Path]) -> None:
+def test_the_sdist_holds_the_files_of(directory: str, clone: Path, archives: tuple[Path, Path]) -> None:
     with tarfile.open(archives[0]) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert {f"{directory}/{name}" for name in _shipped(directory)} <= names
+    assert {f"{directory}/{name}" for name in _files(clone / directory)} <= names
 
 
 def test_every_package_imported_is_required() -> None:
