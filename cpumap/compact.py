@@ -1,30 +1,28 @@
-"""Which properties must be named at all: those that some machine type or release changes. From evidence."""
+"""Which properties of an explicit CPU must be named: those that some machine type has otherwise. From evidence."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from cpumap.cpu import PER_INSTANCE, CpuModel, Machine, PropertyName, Value
+from cpumap.cpu import CpuModel, ExplicitCpu, Machine, PropertyName, Value
 from cpumap.errors import UnknownName
 from cpumap.sources import Source
 
 
-def changing_properties(model: str, sources: Iterable[Source]) -> frozenset[PropertyName]:
-    """The properties of a model that differ between any two machine types of these QEMUs, for `Choices.only`.
+def changing_properties(cpu: ExplicitCpu, sources: Iterable[Source]) -> frozenset[PropertyName]:
+    """The properties that the model this CPU stands on has otherwise under some machine type, for `Choices.only`.
 
-    Under each machine type they are those of QMP's full expansion. A source that does not have the model says nothing;
-    a property that only some sources have is one that a release changes.
+    What a machine type gives is QMP's full expansion. A source or machine type without the model says nothing.
     """
-    seen: dict[PropertyName, set[str]] = {}
-    answers = [answer for source in sources for answer in _answers(source, model)]
-    for name in {name for answer in answers for name in answer}:
-        seen[name] = {_typed(answer.get(name)) for answer in answers}
-    return frozenset(name for name, values in seen.items() if len(values) > 1) - PER_INSTANCE
+    answers = [answer for source in sources for answer in _answers(source, cpu.model)]
+    return frozenset(
+        prop.name for prop in cpu.properties if any(_differs(answer, prop.name, prop.value) for answer in answers)
+    )
 
 
-def _typed(value: Value | None) -> str:
-    """Set apart what Python takes for the same: on and 1."""
-    return repr(value)
+def _differs(answer: Mapping[PropertyName, Value], name: PropertyName, value: Value) -> bool:
+    there = answer.get(name)
+    return there != value or isinstance(there, bool) is not isinstance(value, bool)
 
 
 def _answers(source: Source, model: str) -> Iterator[Mapping[PropertyName, Value]]:
@@ -32,7 +30,7 @@ def _answers(source: Source, model: str) -> Iterator[Mapping[PropertyName, Value
         try:
             yield source.expand(machine, CpuModel(model), "full")
         except UnknownName:
-            continue  # a machine type without this model, or that cannot be started
+            continue
 
 
 def _machines(source: Source) -> list[str]:

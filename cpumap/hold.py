@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cpumap.adapt import Adapted, adapt
+from cpumap.adapt import adapt
 from cpumap.cpu import CpuModel, CpuRequest, Expansion, ExplicitCpu, PropertyName, Topology
 from cpumap.cpu_map import CpuMap
 from cpumap.predict import Prediction, predict
@@ -23,12 +23,17 @@ def hold(
 ) -> tuple[ExplicitCpu, Prediction]:
     """The CPU in the target's own names on its machine type (None: the same), and what a guest will see differ.
 
-    `cpu` names every property, as `resolve` does. With `only`, those are named and what the target's model has
-    otherwise. Errors: `UnknownName` for a machine type the target does not have.
+    `cpu` names every property, as `resolve` does. With `only`, those are named, what was asked for, and on another
+    QEMU what its model has otherwise. Errors: `UnknownName` for a machine type the target does not have.
     """
     moved = adapt(cpu, source, target, machine)
     prediction = predict(cpu, expansion, moved, cpu_map, machine_topology(cpu.request))
-    return (moved.cpu if only is None else _compact(moved, target, only)), prediction
+    if only is None:
+        return moved.cpu, prediction
+    kept = only | {prop.name for prop in expansion.asked}
+    if target.version != source.version:
+        kept |= _unlike(moved.cpu, target)
+    return replace(moved.cpu, properties=tuple(prop for prop in moved.cpu.properties if prop.name in kept)), prediction
 
 
 def machine_topology(request: CpuRequest) -> Topology:
@@ -47,8 +52,7 @@ def smp_option(topology: Topology) -> str:
     return ",".join([str(total), *spelled])
 
 
-def _compact(moved: Adapted, target: Source, only: frozenset[PropertyName]) -> ExplicitCpu:
-    cpu = moved.cpu
+def _unlike(cpu: ExplicitCpu, target: Source) -> frozenset[PropertyName]:
+    """What the target's own model would have otherwise."""
     model = target.expand(cpu.context.machine, CpuModel(cpu.model), "full")
-    kept = (prop for prop in cpu.properties if prop.name in only or model.get(prop.name) != prop.value)
-    return replace(cpu, properties=tuple(kept))
+    return frozenset(prop.name for prop in cpu.properties if model.get(prop.name) != prop.value)

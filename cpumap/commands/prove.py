@@ -14,7 +14,7 @@ from cpumap.commands.columns import columns
 from cpumap.commands.reading import read_file
 from cpumap.commands.sourcing import add_source_options, open_cpu_map, open_source
 from cpumap.compact import changing_properties
-from cpumap.cpu import CpuRequest, Expansion, PropertyName
+from cpumap.cpu import CpuRequest
 from cpumap.cpu_map import CpuMap
 from cpumap.cpu_option import parse_cpu_option
 from cpumap.diff import CpuDifference, diff
@@ -52,7 +52,7 @@ def run_verify(arguments: argparse.Namespace) -> int:
             target = stack.enter_context(QemuSource(arguments.target_qemu, source.accel))
         expansion = expand(request, source, cpu_map, machine=arguments.machine)
         cpu = resolve(request, expansion, Choices(pin=arguments.pin))
-        only = _changing(expansion, [source, target]) if arguments.compact else None
+        only = changing_properties(cpu, [source, target]) if arguments.compact else None
         machines = _targets(arguments, target, expansion.context.machine)
         report = verify(cpu, expansion, source, [(target, name) for name in machines], cpu_map, only=only)
     sys.stdout.write(json_text("verify", report.as_json()) if arguments.format == "json" else _report_text(report))
@@ -65,10 +65,6 @@ def _started(arguments: argparse.Namespace, request: CpuRequest) -> QemuSource:
     if arguments.qmp or arguments.recorded or arguments.connect or not binary or not os.access(binary, os.X_OK):
         raise InputError("verify starts guests: name a QEMU binary that is here with --qemu PATH")
     return QemuSource(binary, arguments.accel or request.accel)
-
-
-def _changing(expansion: Expansion, sources: Iterable[Source]) -> frozenset[PropertyName]:
-    return changing_properties(expansion.model.name, sources)
 
 
 def _targets(arguments: argparse.Namespace, target: Source, machine: str) -> list[str]:
