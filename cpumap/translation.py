@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cpumap.cpu import CpuRequest, ExplicitCpu
+from cpumap.cpu import CpuRequest, Expansion, ExplicitCpu
 from cpumap.cpu_map import CpuMap, load_cpu_map
 from cpumap.described import DescribedHost, expansion_on, known_to, request_on
 from cpumap.domain import cpu_children, looks_like_xml, parse_request
@@ -79,11 +79,22 @@ def explicit_cpu(
     host-model, match='minimum' and optional features mean that host's CPU, and what it lacks is unavailable.
     Errors: as `expand` and `resolve`.
     """
+    return resolve(request, expansion_of(request, source, cpu_map, machine=machine, host=host), choices)
+
+
+def expansion_of(
+    request: CpuRequest,
+    source: Source,
+    cpu_map: CpuMap,
+    *,
+    machine: str | None = None,
+    host: DescribedHost | None = None,
+) -> Expansion:
+    """What the request is on this source, or on another `host` with this source's QEMU. Errors: as `expand`."""
     if host is None:
-        return resolve(request, expand(request, source, cpu_map, machine=machine), choices)
+        return expand(request, source, cpu_map, machine=machine)
     request = request_on(host, request, cpu_map, known_to(source, machine or request.machine))
-    expansion = expand(request, source, cpu_map, machine=machine)
-    return resolve(request, expansion_on(host, expansion, cpu_map), choices)
+    return expansion_on(host, expand(request, source, cpu_map, machine=machine), cpu_map)
 
 
 def write(cpu: ExplicitCpu, cpu_map: CpuMap, document: bytes, written: Written, *, name: str) -> bytes:

@@ -14,6 +14,7 @@ from cpumap.commands.sourcing import (
     open_source,
     read_domain,
 )
+from cpumap.commands.targeting import add_target_options, targeted
 from cpumap.cpu import CpuRequest, ExplicitCpu
 from cpumap.cpu_map import CpuMap
 from cpumap.described import DescribedHost, read_described, request_on
@@ -21,8 +22,8 @@ from cpumap.domain import parse_request
 from cpumap.errors import InputError
 from cpumap.libvirt_map import libvirt_map
 from cpumap.render import args_text, beyond_cpu_xml, json_text
-from cpumap.resolve import Choices
-from cpumap.translation import Written, explicit_cpu, write
+from cpumap.resolve import Choices, resolve
+from cpumap.translation import Written, expansion_of, write
 
 
 def add_translate(parser: argparse.ArgumentParser) -> None:
@@ -57,6 +58,7 @@ def add_translate(parser: argparse.ArgumentParser) -> None:
         help="the host to run on: `cpumap host --format json`, capabilities, domcapabilities, <cpu> or <cpudata>; "
         "host-model, match='minimum' and optional features mean its CPU, and what it lacks is unavailable",
     )
+    add_target_options(parser)
     add_source_options(parser)
 
 
@@ -70,7 +72,8 @@ def run_translate(arguments: argparse.Namespace) -> int:
         return _as_libvirt_does(arguments, request_on(host, request, cpu_map) if host else request, cpu_map)
     choices = Choices(pin=arguments.pin, unavailable=arguments.unavailable)
     with open_source(arguments, request) as source:
-        cpu = explicit_cpu(request, source, cpu_map, choices=choices, machine=arguments.machine, host=host)
+        expansion = expansion_of(request, source, cpu_map, machine=arguments.machine, host=host)
+        cpu = targeted(arguments, resolve(request, expansion, choices), expansion, source, cpu_map)
     for note in cpu.notes:
         print(f"cpumap: {note}", file=sys.stderr)
     words = libvirt_map(arguments.cpu_map)
