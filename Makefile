@@ -28,6 +28,9 @@ lint: venv
 venv:
 	@tools/venv test
 
+matrix: venv ## measures where a guest's CPU stays the same, and writes the tables into README.md
+	$(python) tools/matrix.py --write README.md $(ARGS)
+
 regenerate: venv ## rewrites the golden files in tests/cases and shows what changed
 	$(python) -m pytest -q tests/test_cases.py --regenerate
 
@@ -39,4 +42,4 @@ record: venv ## records every QEMU in CPUMAP_QEMUS anew into data/expansions, tc
 bench: venv ## the ratios the README states, measured on this machine
 	$(python) tools/bench.py $(ARGS)
 
-.PHONY: help run test check live lint venv regenerate record bench
+.PHONY: help run test check live lint venv matrix regenerate record bench

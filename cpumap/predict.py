@@ -182,8 +182,6 @@ def _in_sight(leaf: int, side: _Side) -> bool:
 def _echoes(side: _Side) -> Iterator[int]:
     if side.accel == "kvm" and side.get("vendor") in _AMD:
         return
-    if side.accel == "tcg" and side.get("tcg-cpuid") is False:
-        yield 0x40000000
     yield 0x40000100
     if side.number("xlevel2") < _CENTAUR:
         yield _CENTAUR
