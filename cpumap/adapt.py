@@ -56,12 +56,15 @@ def adapt(cpu: ExplicitCpu, source: Source, target: Source, machine: str | None 
     added = {n: prop for n, prop in theirs.items() if n not in ours and not is_refused(n, prop.value, values)}
     if kept.get(LEGACY_CACHE, _NOTHING).value is False and not has_cache_table(target, model):
         kept[LEGACY_CACHE] = Property(LEGACY_CACHE, True, f"{model} has no cache table in QEMU {release(target)}")
+    named = {**kept, **added}
+    static = target.expand(place.name, CpuModel(model), "static")
     return Adapted(
         replace(
             moved,
             model=model,
             typename=f"{model}-{target.arch}-cpu",
-            properties=tuple(prop for _, prop in sorted({**kept, **added}.items())),
+            properties=tuple(prop for _, prop in sorted(named.items())),
+            features=frozenset(name for name in named if isinstance(static.get(name), bool)),
         ),
         tuple(_unnamed((prop for name, prop in ours.items() if name not in theirs), cpu.model, source, target)),
     )

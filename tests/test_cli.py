@@ -14,6 +14,9 @@ import pytest
 
 from cpumap.cli import COMMANDS, main, parser
 
+NO_HOST = "cpumap: no host is known: the vendor is the model's own"
+"""Said of every recording made under KVM, before anything can go wrong."""
+
 DOMAIN = """<domain type='qemu'>
   <os><type arch='x86_64' machine='pc-q35-7.2'>hvm</type></os>
   {cpu}
@@ -64,7 +67,7 @@ def _assert_refused(words: list[str], code: int, message: str, capsys: pytest.Ca
     assert main(words) == code
     captured = capsys.readouterr()
     assert captured.out == ""
-    said = captured.err.splitlines()
+    said = [line for line in captured.err.splitlines() if line != NO_HOST]
     assert len(said) == 1, captured.err
     assert re.search(message, said[-1]), captured.err
 
@@ -124,7 +127,7 @@ def test_sources_and_names_that_are_not_there(
     _assert_refused(words, code, message, capsys)
 
 
-@pytest.mark.parametrize("words", [[], ["nosuch"], ["translate"], ["translate", "x", "--pin", "hard"]])
+@pytest.mark.parametrize("words", [[], ["nosuch"], ["expand"], ["translate", "x", "--pin", "hard"]])
 def test_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 2
     captured = capsys.readouterr()
