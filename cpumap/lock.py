@@ -172,7 +172,7 @@ def audit(locked: LockedCpu, key: str, answers: Answers, choices: Choices, machi
         now = resolve(locked.request, expansion, choices)
     except CpumapError as err:
         return Audited(key, None, refused=str(err).removeprefix(": "))
-    causes = _Causes(locked, now, source, answers)
+    causes = _Causes(locked, now, source, answers, asked=machine)
     drifts = []
     before, after = _as_if(locked, now, source)
     for name in sorted(before.keys() | after.keys()):
@@ -237,7 +237,9 @@ def feature_place(name: PropertyName, cpu_map: CpuMap) -> str:
 class _Causes:
     """Why a property is another one: the step from the locked context to the present one at which it changes."""
 
-    def __init__(self, locked: LockedCpu, now: ExplicitCpu, source: Source, answers: Answers) -> None:
+    def __init__(
+        self, locked: LockedCpu, now: ExplicitCpu, source: Source, answers: Answers, asked: str | None
+    ) -> None:
         self._now = {prop.name: prop for prop in now.properties}
         self._old = {prop.name: prop for prop in locked.properties}
         self._locked = locked
@@ -247,7 +249,7 @@ class _Causes:
             unmoved = _or_nothing(source, here.machine, locked, answers)
             written = locked.request.machine
             moved = f"{here.machine} is not {there.machine}"
-            if written not in (here.machine, None):
+            if asked is None and written not in (here.machine, None):
                 moved = f"{written} is {there.machine}, was {here.machine}"
             self._steps.append((f"machine type: {moved}", unmoved))
         if locked.model != now.model:

@@ -97,8 +97,8 @@ class Display:
     def _show_line(self, outcome: Outcome) -> None:
         aside = self._diff or self._quiet or self._bar is not None
         stream = sys.stderr if aside else sys.stdout
-        reason = f": {outcome.reason}" if outcome.reason else ""
-        print(f"{NAMES.get(outcome.status, outcome.status)}: {outcome.name}{reason}", file=stream)
+        said = outcome.reason if outcome.reason.startswith(f"{outcome.name}:") else f"{outcome.name}: {outcome.reason}"
+        print(f"{NAMES.get(outcome.status, outcome.status)}: {said.removesuffix(': ')}", file=stream)
 
     def _show_json(self, outcome: Outcome) -> None:
         first = sum(self.outcomes.values()) == 1
