@@ -191,6 +191,8 @@ def keep(directory: Path, name: str, content: bytes) -> Path:
 
 def restore(hypervisor: Hypervisor, backup: Path) -> Iterator[Result]:
     """Defines every domain of the backup as it was when it was first kept there: a directory, or one file."""
+    if not backup.exists():
+        raise SourceError(f"{backup}: there is no such backup")
     paths = sorted(backup.glob("*.xml")) if backup.is_dir() else [backup]
     first = [path for path in paths if not (re.search(r"\.\d+$", path.stem) and len(paths) > 1)]
     if not first:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
@@ -120,13 +120,17 @@ class Daemon:
 
 
 @contextmanager
-def private(name: str = "cpumap") -> Iterator[Daemon]:
-    """A libvirtd in namespaces of its own, gone afterwards with all its guests. Wants root, or user namespaces."""
-    root = Path(tempfile.mkdtemp(prefix=f"{name}-"))  # short: a socket's path has at most 107 bytes
+def private(prepare: Callable[[Path], object] = lambda root: None) -> Iterator[Daemon]:
+    """A libvirtd in namespaces of its own, gone afterwards with all its guests. Wants root, or user namespaces.
+
+    `prepare` gets its root directory before it starts, for hooks that it is to find.
+    """
+    root = Path(tempfile.mkdtemp(prefix="cpumap-"))  # short: a socket's path has at most 107 bytes
     for directory in (*OWN_DIRECTORIES, "/sockets", "/etc/libvirt/hooks"):
         (root / directory[1:]).mkdir(parents=True)
     (root / "etc/libvirt/qemu.conf").write_text(QEMU_CONF)
     (root / "etc/libvirt/libvirtd.conf").write_text(LIBVIRTD_CONF.format(root=root))
+    prepare(root)
     unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
     unshare += [] if os.geteuid() == 0 else ["--map-root-user"]
     environment = {**os.environ, "ROOT": str(root), "DIRECTORIES": " ".join(OWN_DIRECTORIES), "DAEMON": _daemon()}
