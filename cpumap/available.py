@@ -18,8 +18,14 @@ Kind = Literal["all", "match", "best"]
 HOST_MODELS = {"kvm": "host", "tcg": "max"}
 """The model that QEMU promises to filter nothing out of, by accelerator."""
 
-_ARCH_CAPABILITIES = PropertyName("arch-capabilities")
-"""Under a KVM that has a register of these but no write to it, QEMU aborts rather than starts without (5.2 to 11.1)."""
+_FATAL = tuple(
+    frozenset(map(PropertyName, names))
+    for names in ((), ("lmce",), ("arch-capabilities",), ("arch-capabilities", "lmce"))
+)
+"""Features over which QEMU ends, rather than filters them, under a KVM that does not have them (5.2 to 11.1).
+
+lmce needs a family of 6 or more to count; arch-capabilities is a register that KVM may show and not let be written.
+"""
 
 _MIGRATABLE = PropertyName("migratable")
 _HOST_PHYS_BITS = PropertyName("host-phys-bits")
@@ -125,18 +131,31 @@ def _features(
     `max` leaves out what does not suit every guest: kvm-hint-dedicated, topoext, lmce.
     """
     static = source.expand(machine, CpuModel("base"), "static")
-    everything = {name: True for name, value in static.items() if isinstance(value, bool)}
-    refused = []
-    for without in ((), (_ARCH_CAPABILITIES,)):
-        asked = {name: True for name in everything if name not in without}
+    everything = frozenset(name for name, value in static.items() if isinstance(value, bool))
+    refused: list[str] = []
+    for without in _FATAL:
         try:
-            realised = source.realise(machine, CpuModel("base", asked))
+            given = _given(source, machine, everything - without)
         except SourceError as err:
-            refused.append(f"a CPU with {'every feature' if not without else 'every other'} is refused: {err}")
+            refused.append(f"a CPU that asks for everything{_but(without)} does not start: {err}")
             continue
-        given = {name for name in asked if realised.properties[name] is True and name not in realised.filtered}
-        return frozenset(given), tuple(refused if _ARCH_CAPABILITIES in shown else ())
+        return given, tuple(refused if any(name in shown for name in without) else ())
     return shown, tuple(refused)
+
+
+def _but(without: frozenset[PropertyName]) -> str:
+    return f" but {' and '.join(sorted(without))}" if without else ""
+
+
+def _given(source: Source, machine: str, asked: frozenset[PropertyName]) -> frozenset[PropertyName]:
+    """What remains of the features: first without those that are filtered, then without those that depended on them."""
+    while True:
+        props: dict[PropertyName, Value] = {PropertyName("family"): 6, **dict.fromkeys(sorted(asked), True)}
+        realised = source.realise(machine, CpuModel("base", props))
+        given = frozenset(n for n in asked if realised.properties[n] is True and n not in realised.filtered)
+        if given == asked:
+            return given
+        asked = given
 
 
 def _emulated(features: Iterable[PropertyName], here: ThisMachine, cpu_map: CpuMap) -> Iterator[PropertyName]:

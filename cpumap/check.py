@@ -28,13 +28,15 @@ class Checked:
     """Features with policy forbid that can be given: libvirt does not start the domain."""
     optional: tuple[PropertyName, ...] = ()
     """Optional features that cannot be given, and so are left out."""
+    silent: tuple[Lack, ...] = ()
+    """Features asked for that QEMU leaves out without a word, even with `enforce`: pdcm without pmu, for one."""
     refused: str = ""
     """QEMU's words when it makes no such CPU at all, features aside."""
 
     @property
     def runnable(self) -> bool:
         """Whether the guest starts with exactly the CPU that was asked for."""
-        return not (self.missing or self.forbidden or self.refused)
+        return not (self.missing or self.forbidden or self.silent or self.refused)
 
     @property
     def enforce_fails(self) -> bool:
@@ -56,6 +58,7 @@ class Checked:
             "model": self.model,
             "missing": [lack_json(lack) for lack in self.missing],
             "forbidden": [lack_json(lack) for lack in self.forbidden],
+            "silently-left-out": [lack_json(lack) for lack in self.silent],
             "optional-left-out": list(self.optional),
             "refused": self.refused,
         }
@@ -124,8 +127,11 @@ def _expanded(
     try:
         expansion = expand(request, source, cpu_map, machine=context.machine)
     except SourceError as err:
-        source.definitions(context.machine)  # a QEMU that does not run at all is another matter
-        return Checked(context, request.model or request.mode or "", refused=str(err))
+        # A QEMU that does not run at all does not say what its models lack either.
+        missing = _of_definition(request, source, context.machine, cpu_map)
+        origins = dict.fromkeys(missing, f"model {request.model}")
+        found = lacks(missing, origins, context.accel, here, cpu_map)
+        return Checked(context, request.model or request.mode or "", found, refused=str(err))
     origins = _origins(expansion)
     if host is not None:
         missing = dict.fromkeys(lacking_on(host, asked_of(expansion)), "")
@@ -138,7 +144,17 @@ def _expanded(
         if host is not None
         else lacks(missing, origins, context.accel, here, cpu_map)
     )
-    return Checked(context, expansion.model.name, (*found, *_left_out(expansion, missing, cpu_map)), optional=optional)
+    left_out = _left_out(expansion, missing, cpu_map)
+    warned = tuple(lack for lack in left_out if lack.words or _depends(lack.property, expansion, source))
+    silent = tuple(lack for lack in left_out if lack not in warned)
+    return Checked(context, expansion.model.name, (*found, *warned), optional=optional, silent=silent)
+
+
+def _of_definition(request: CpuRequest, source: Source, machine: str, cpu_map: CpuMap) -> dict[PropertyName, str]:
+    """What QEMU says, without making the CPU, that its model needs and does not get here."""
+    disabled = {cpu_map.property_of(f.name) for f in request.features if f.policy not in ON}
+    names = next((d.unavailable for d in source.definitions(machine) if d.name == request.model), ())
+    return {PropertyName(name): "" for name in names if name not in disabled}
 
 
 def _origins(expansion: Expansion) -> dict[PropertyName, str]:
@@ -157,7 +173,7 @@ def _on_host(
 
 
 def _left_out(expansion: Expansion, missing: Collection[PropertyName], cpu_map: CpuMap) -> tuple[Lack, ...]:
-    """Features asked for that QEMU leaves out since one that they depend on is off; `enforce` fails over these too."""
+    """Features asked for that QEMU leaves out since something that they depend on is off."""
     found = []
     for prop in expansion.asked:
         is_feature = prop.name in expansion.static and prop.origin != "policy optional"
@@ -168,8 +184,15 @@ def _left_out(expansion: Expansion, missing: Collection[PropertyName], cpu_map: 
             and prop.name not in missing
         ):
             bits = bits_of(prop.name, cpu_map)
-            found.append(Lack(prop.name, cpu_map.feature_of(prop.name), bits, OPTION, prop.origin))
+            words = expansion.unmet.get(prop.name, "")
+            found.append(Lack(prop.name, cpu_map.feature_of(prop.name), bits, OPTION, prop.origin, words))
     return tuple(found)
+
+
+def _depends(prop: PropertyName, expansion: Expansion, source: Source) -> bool:
+    """Whether, by a recording, a feature that is off takes this one with it: QEMU warns then, and `enforce` fails."""
+    off = (name for name in expansion.static if expansion.realised.get(name) is False)
+    return isinstance(source, RecordedSource) and any(prop in source.dependants(name) for name in off)
 
 
 def _forbidden(

@@ -169,6 +169,8 @@ class Realised:
     properties: Mapping[PropertyName, Value]
     filtered: Mapping[str, str] = field(default_factory=dict)
     """The features that host or accelerator cannot give: property name → QEMU's own words for the bit."""
+    unmet: Mapping[str, str] = field(default_factory=dict)
+    """Features asked for and left out, since others that they depend on are off: likewise. Recordings know none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +192,8 @@ class Expansion:
     """The same after realize, with nothing filtered: levels, phys-bits and the like as they end up."""
     unavailable: Mapping[str, str] = field(default_factory=dict)
     """Features this CPU asks for that cannot be given in this Context: property name → QEMU's words for the bit."""
+    unmet: Mapping[str, str] = field(default_factory=dict)
+    """As `Realised.unmet`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,7 @@ def expand(request: CpuRequest, source: Source, cpu_map: CpuMap, *, machine: str
         full=source.expand(where.name, model, "full"),
         realised=realised.properties,
         unavailable=realised.filtered,
+        unmet=realised.unmet,
     )
 
 

@@ -19,7 +19,7 @@ KERNEL = "kernel (KVM)"
 QEMU = "QEMU"
 TCG = "QEMU (tcg)"
 HOST = "host"
-OPTION = "option (a feature that it depends on is off)"
+OPTION = "option (what it depends on is off)"
 
 _SOFTWARE = ("kvm", "hv-")
 """How the properties begin that no CPU has: the kernel or QEMU makes them."""

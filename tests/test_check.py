@@ -98,8 +98,12 @@ def test_policies() -> None:
 
 def test_a_feature_whose_condition_is_off() -> None:
     found = _checked("pentium3", _feature("vmx-ept"))
-    assert [lack.who for lack in found.missing] == ["option (a feature that it depends on is off)"]
+    assert [lack.who for lack in found.missing] == ["option (what it depends on is off)"]
     assert isinstance(found.missing[0].bits[0], MsrBits)
+    assert found.enforce_fails
+    clock = _checked("pentium3", _feature("kvm-asyncpf"))
+    assert [lack.feature for lack in clock.silent] == ["kvm-asyncpf"]
+    assert (clock.runnable, clock.enforce_fails) == (False, False)
 
 
 def test_a_feature_that_this_qemu_has_no_property_for() -> None:

@@ -70,6 +70,8 @@ def _checked_text(found: Checked) -> str:
         parts += ["missing:\n", columns(["", *lack_text(lack)] for lack in found.missing)]
     if found.forbidden:
         parts += ["forbidden, but there:\n", columns(["", *lack_text(lack)] for lack in found.forbidden)]
+    if found.silent:
+        parts += ["left out by QEMU without a word:\n", columns(["", *lack_text(lack)] for lack in found.silent)]
     if found.refused:
         parts.append(f"refused: {found.refused}\n")
     if found.optional:

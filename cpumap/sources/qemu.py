@@ -15,9 +15,9 @@ from cpumap.render import cpu_arguments
 from cpumap.sources import ExpansionType
 
 _SESSIONS_KEPT = 2
-_LACK = re.compile(
-    r"doesn't support requested feature: (?P<words>(?:CPUID|MSR)\S*?\.(?P<name>[a-z0-9_.-]+) \[bit \d+\])"
-)
+_WORDS = r": (?P<words>(?:CPUID|MSR)\S*?\.(?P<name>[a-z0-9_.-]+) \[bit \d+\])"
+_LACK = re.compile(r"doesn't support requested feature" + _WORDS)
+_UNMET = re.compile(r"depends on other features that were not requested" + _WORDS)
 _UNKNOWN = re.compile(r"CPU model '.*' not found|[Pp]roperty '.*' not found|unable to find CPU model")
 
 
@@ -142,7 +142,7 @@ class AttachedSource:
 
 def _with_filtered(realised: Realised) -> Realised:
     given_back = {PropertyName(name): True for name in realised.filtered if name in realised.properties}
-    return Realised({**realised.properties, **given_back}, realised.filtered)
+    return Realised({**realised.properties, **given_back}, realised.filtered, realised.unmet)
 
 
 def filtered(session: Conversation) -> dict[str, str]:
@@ -176,15 +176,16 @@ def read_realised(session: Conversation) -> Realised:
         for name, value in zip(names, values, strict=True)
         if isinstance(value, bool | int | str)
     }
-    return Realised(properties, lacking(session.warnings()))
+    warnings = session.warnings()
+    return Realised(properties, lacking(warnings), lacking(warnings, _UNMET))
 
 
-def lacking(warnings: Iterable[str]) -> dict[str, str]:
+def lacking(warnings: Iterable[str], warning: re.Pattern[str] = _LACK) -> dict[str, str]:
     """Property name → words, of every feature that QEMU's warnings say cannot be given.
 
     QEMU 5.2 to 10.0 write `CPUID.07H:EBX.avx2 [bit 5]`, 11.1 `CPUID[eax=07h,ecx=00h].EBX.avx2 [bit 5]`.
     """
-    found = (_LACK.search(line) for line in warnings)
+    found = (warning.search(line) for line in warnings)
     return {match["name"]: match["words"] for match in found if match}
 
 

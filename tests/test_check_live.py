@@ -1,0 +1,204 @@
+"""`check` and `host` on real QEMUs: what they say is what QEMU does with `enforce`, and what it filters.
+
+A few models of each QEMU and accelerator; with CPUMAP_EVERY_MODEL=1 in the environment all of them (minutes).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from cpumap.available import HOST_MODELS, available, listed
+from cpumap.available_json import available_json
+from cpumap.check import Checked, check
+from cpumap.cli import main
+from cpumap.cpu import Accel, CpuModel, CpuRequest, FeatureName, FeaturePolicy
+from cpumap.cpu_map import load_cpu_map
+from cpumap.cpu_map_entries import CpuidBits
+from cpumap.described import read_described
+from cpumap.errors import SourceError
+from cpumap.expansion import find_machine
+from cpumap.lack import UNKNOWN_MACHINE, bit_numbers, this_machine
+from cpumap.qmp import Session
+from cpumap.render import json_text
+from cpumap.sources.qemu import QemuSource
+
+pytestmark = pytest.mark.live
+
+SAMPLE = None if os.environ.get("CPUMAP_EVERY_MODEL") else 2
+PATIENCE = 120.0
+"""Seconds for an answer, on a machine that is busy with other tests."""
+
+ACCELS: tuple[Accel, ...] = ("tcg", "kvm")
+CPU_MAP = load_cpu_map()
+Bit = tuple[int, int, str, int]
+
+
+def _models(source: QemuSource, machine: str) -> list[str]:
+    """Models under every kind of name; those with which QEMU starts are few, and so are always among them."""
+    definitions = source.definitions(machine)
+    names = [d.name for d in definitions if not d.alias_of]
+    if SAMPLE is None:
+        return names
+    dice = random.Random(f"{source.version} {source.accel}")
+    runnable = [d.name for d in definitions if not d.alias_of and not d.unavailable]
+    return [dice.choice(runnable), *dice.sample(names, SAMPLE), HOST_MODELS[source.accel]]
+
+
+def _request(name: str, accel: Accel, *features: FeaturePolicy) -> CpuRequest:
+    if name in ("host", "max"):
+        return CpuRequest(accel=accel, mode="host-passthrough" if name == "host" else "maximum", features=features)
+    return CpuRequest(accel=accel, mode="custom", model=name, features=features)
+
+
+def _starts(source: QemuSource, machine: str, cpu: str) -> bool:
+    """Whether QEMU itself starts with this -cpu."""
+    try:
+        arguments = ["-machine", f"{machine},accel={source.accel}", "-cpu", cpu]
+        Session.start(source.binary, arguments, timeout=PATIENCE).close()
+    except SourceError as err:
+        assert "before it answered" in str(err), err
+        return False
+    return True
+
+
+def _filtered(source: QemuSource, machine: str, cpu: str) -> set[Bit]:
+    """The bits that a realised CPU of this -cpu says were filtered out of it.
+
+    The components of leaf 0xD are left out: no feature is called so, they go with those of AVX and the like.
+    """
+    arguments = ["-machine", f"{machine},accel={source.accel}", "-cpu", cpu]
+    with Session.start(source.binary, arguments, timeout=PATIENCE) as session:
+        path = session.execute("query-cpus-fast")[0]["qom-path"]
+        words = session.execute("qom-get", path=path, property="filtered-features")
+    return {
+        (word["cpuid-input-eax"], word.get("cpuid-input-ecx", 0), word["cpuid-register"].lower(), number)
+        for word in words
+        if (word["cpuid-input-eax"], word.get("cpuid-input-ecx", 0)) != (0xD, 0)
+        for number in bit_numbers(word["features"])
+    }
+
+
+def _bits(found: Checked) -> set[Bit]:
+    return {
+        (bits.leaf, bits.subleaf, bits.register, number)
+        for lack in found.missing
+        for bits in lack.bits
+        if isinstance(bits, CpuidBits)
+        for number in bit_numbers(bits.mask)
+    }
+
+
+@pytest.mark.parametrize("accel", ACCELS)
+def test_runnable_is_what_starts_with_enforce(qemu: Path, accel: Accel, kvm: Path) -> None:
+    with QemuSource(qemu, accel, timeout=PATIENCE) as source:
+        machine = find_machine(source, "q35").name
+        unlike = []
+        for name in _models(source, machine):
+            found = check(_request(name, accel), source, CPU_MAP, machine=machine)
+            starts = _starts(source, machine, f"{name},enforce")
+            if found.runnable != starts or found.enforce_fails == starts:
+                unlike.append(f"{name}: check says {found.runnable}, QEMU with enforce starts: {starts}")
+            elif not found.refused and (filtered := _filtered(source, machine, name)) != _bits(found):
+                unlike.append(f"{name}: missing {_bits(found) - filtered}, only filtered {filtered - _bits(found)}")
+        assert not unlike, "\n".join(unlike)
+
+
+@pytest.mark.parametrize("accel", ACCELS)
+def test_features_asked_for_count_too(qemu: Path, accel: Accel, kvm: Path) -> None:
+    """Features that no accelerator gives, that depend on others, and that are there."""
+    cases = {"3dnow": False, "clflush": True, "vmx-ept": False, "npt": False}
+    with QemuSource(qemu, accel, timeout=PATIENCE) as source:
+        machine = find_machine(source, None).name
+        for name, expected in cases.items():
+            policy = FeaturePolicy(FeatureName(name), "require")
+            found = check(_request("pentium3", accel, policy), source, CPU_MAP, machine=machine)
+            starts = _starts(source, machine, f"pentium3,{CPU_MAP.property_of(policy.name)}=on,enforce")
+            assert found.enforce_fails == (not starts), f"{name}: {found}"
+            assert found.runnable == starts, f"{name}: {found}"
+            assert starts == expected or accel == "tcg", name
+            assert found.runnable or found.missing[0].feature == name
+
+
+@pytest.mark.parametrize("model", ["Skylake-Server-v1", "Cooperlake-v1"])
+def test_who_lacks_it(qemu: Path, kvm: Path, model: str) -> None:
+    """Under KVM each lack is put down to somebody, and to nobody who has it; also where QEMU dies of the CPU."""
+    here = this_machine(CPU_MAP)
+    assert here.kernel is not None
+    assert "apic" in here.kernel
+    with QemuSource(qemu, "kvm", timeout=PATIENCE) as source:
+        found = check(_request(model, "kvm"), source, CPU_MAP, machine="q35", here=here)
+    assert found.missing
+    for lack in found.missing:
+        assert lack.words or found.refused, lack
+        assert lack.origin == f"model {model}"
+        if lack.who == "host CPU":
+            assert here.cpu is not None
+            assert lack.feature not in here.cpu | here.kernel
+        elif lack.who == "kernel (KVM)":
+            assert lack.feature not in here.kernel
+        else:
+            assert lack.who in ("QEMU", "host CPU or kernel (KVM)"), lack
+
+
+@pytest.mark.parametrize("accel", ACCELS)
+def test_everything_that_is_available_starts_with_enforce(qemu: Path, accel: Accel, kvm: Path) -> None:
+    """All of it at once on `base`, and the best model with what it adds; nothing more could be added."""
+    with QemuSource(qemu, accel, timeout=PATIENCE) as source:
+        machine = find_machine(source, "q35").name
+        found = available(source, CPU_MAP, this_machine(CPU_MAP), machine, options=False)
+        everything = ",".join(["base", *(f"+{name}" for name in sorted(found.features))])
+        assert _starts(source, machine, f"{everything},enforce")
+        best = ",".join([found.best.name, *(f"+{name}" for name in found.best.props)])
+        assert _starts(source, machine, f"{best},enforce")
+        static = source.expand(machine, CpuModel("base"), "static")
+        more = sorted(n for n, v in static.items() if isinstance(v, bool) and n not in found.features)
+        dice = random.Random(source.version)
+        silent = ("kvm", "pdcm", "full-width-write")  # left out without a word, even with enforce
+        for name in dice.sample([name for name in more if not name.startswith(silent)], 4):
+            assert not _starts(source, machine, f"{everything},+{name},enforce"), f"{name} can be had after all"
+
+
+def test_host_is_all_or_says_why_not(qemu: Path, kvm: Path) -> None:
+    """QEMU's promise is that `host` starts with enforce; where it does not, that is reported."""
+    with QemuSource(qemu, "kvm", timeout=PATIENCE) as source:
+        machine = find_machine(source, "q35").name
+        found = available(source, CPU_MAP, UNKNOWN_MACHINE, machine)
+        kept = all(_starts(source, machine, f"host,migratable={value},enforce") for value in ("on", "off"))
+    assert kept != any("-cpu host" in breach for breach in found.breaches), found.breaches
+    effects = {effect.option: effect for effect in found.options}
+    assert {"kernel-irqchip=off", "kernel-irqchip=split", "pmu=off", "host-phys-bits=on"} <= effects.keys()
+    assert effects["kernel-irqchip=off"].refused or "x2apic" in effects["kernel-irqchip=off"].lost
+    assert "invtsc" not in found.features or "invtsc" in found.blocking
+
+
+def test_a_saved_host_is_as_good_as_being_there(
+    qemus: dict[str, Path], kvm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`check --host` of this machine, written down, agrees with `check` of its QEMU."""
+    with QemuSource(qemus["7.2"], "kvm", timeout=PATIENCE) as source:
+        found = available(source, CPU_MAP, this_machine(CPU_MAP), "q35", options=False)
+        text = json_text("host", available_json(found, CPU_MAP))
+        host = read_described(text.encode(), CPU_MAP, name="host.json")
+        assert host.properties == listed(found, "all")
+        for name in ("486", "pentium3", "qemu64", "EPYC", "Haswell-noTSX"):
+            live = check(_request(name, "kvm"), source, CPU_MAP, machine="q35")
+            there = check(_request(name, "kvm"), source, CPU_MAP, machine="q35", host=host)
+            assert {lack.property for lack in there.missing} == {lack.property for lack in live.missing}, name
+    saved = tmp_path / "host.json"
+    saved.write_text(text)
+    domain = tmp_path / "cpu.xml"
+    domain.write_text("<cpu mode='host-model'/>")
+    assert main(["check", str(domain), "--recorded", "7.2", "--host", str(saved)]) == 0
+    assert capsys.readouterr().out.startswith("runnable: ")
+    domain.write_text("<cpu><model>EPYC</model></cpu>")
+    assert main(["check", str(domain), "--recorded", "7.2", "--host", str(saved), "--format", "json"]) == 1
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["schema"] == "cpumap.check/1"
+    assert answer["enforce-fails"] is True
+    avx2 = next(lack for lack in answer["missing"] if lack["feature"] == "avx2")
+    assert avx2["bits"] == [{"leaf": 7, "subleaf": 0, "register": "ebx", "bits": [5]}]
