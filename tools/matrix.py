@@ -61,7 +61,8 @@ class Matrix:
         return self.bench.outcome(move)
 
     def _sample(self, moves: list[Move]) -> list[Move]:
-        models = sorted({move.model for move in moves})[:: self.every]
+        models = sorted({move.model for move in moves})
+        models = models[:: self.every] if len(models) > len(FEW) else models
         return [move for move in moves if move.model in models]
 
     def _note(self, move: Move, outcome: Outcome) -> None:
@@ -191,7 +192,8 @@ def main() -> int:
     finally:
         bench.close()
     minutes = (time.monotonic() - started) / 60
-    last = f"{matrix.measured:,} moves, measured in {minutes:.0f} minutes by `make matrix`."
+    sample = "" if arguments.every == 1 else f" of one model in {arguments.every}"
+    last = f"{matrix.measured:,} moves{sample}, measured in {minutes:.0f} minutes by `make matrix`."
     print(f"\n{last}")
     if arguments.write:
         write_atomically(arguments.write, _written(arguments.write, "\n".join([*lines[1:], "", last])))
