@@ -224,14 +224,21 @@ def _caches(before: _Side, after: _Side, topology: Topology, unknown: list[str])
     if of_before is None or of_after is None or of_before == of_after:
         return
     cause = f"caches: QEMU {before.release} has {_cache_table(before)}, QEMU {after.release} {_cache_table(after)}"
-    if topology != ONE_VCPU:
+    found = list(_cache_differences(of_before, of_after))
+    if topology != ONE_VCPU and any(_in_sight(leaf, after) for (leaf, _, _), _ in found):
         unknown.append(f"{cause}, and how many vCPUs share them")
+    yield from ((where, xor, cause) for where, xor in found)
+
+
+def _cache_differences(
+    of_before: Mapping[str, Sequence[str]], of_after: Mapping[str, Sequence[str]]
+) -> Iterator[tuple[Where, int]]:
     for name in of_before.keys() | of_after.keys():
         leaf, subleaf = (int(part, 16) for part in name.split("."))
         a, b = (leaves.get(name, ["0"] * 4) for leaves in (of_before, of_after))
         for register, in_a, in_b in zip(REGISTERS, a, b, strict=True):
             if xor := int(in_a, 16) ^ int(in_b, 16):
-                yield (leaf, subleaf, register), xor, cause
+                yield (leaf, subleaf, register), xor
 
 
 def _cache_table(side: _Side) -> str:
