@@ -85,7 +85,7 @@ def available(
     """
     name = find_machine(source, machine).name
     shown = _shown(source, name)
-    features, refused = _features(source, name, shown)
+    features, refused = _features(source, name, shown) if makes_cpus(source) else (shown, ())
     limit, breaches = _promise(source, name)
     definitions = source.definitions(name)
     blocking = (shown - _shown(source, name, migratable=True)) | cpu_map_blocking(cpu_map)
@@ -103,9 +103,16 @@ def available(
         phys_bits=_phys_bits(source, name),
         models={d.name: d.unavailable for d in definitions if d.name not in _NOT_PREDEFINED},
         best=best,
-        options=tuple(_options(source, name, shown)) if options and source.accel == "kvm" else (),
+        options=tuple(option_effects(source, name)) if options else (),
         breaches=(*refused, *breaches),
     )
+
+
+def makes_cpus(source: Source) -> bool:
+    """Whether the source can make a CPU to look at: a QEMU that runs already has its own and makes no other."""
+    from cpumap.sources.qemu import AttachedSource
+
+    return not isinstance(source, AttachedSource)
 
 
 def cpu_map_blocking(cpu_map: CpuMap) -> frozenset[PropertyName]:
@@ -212,13 +219,17 @@ def _other_vendor(model: str, vendor: str, cpu_map: CpuMap) -> bool:
     return cpu_map.vendors[entry.vendor].string != vendor
 
 
-def _options(source: Source, machine: str, shown: frozenset[PropertyName]) -> Iterator[OptionEffect]:
-    """What QEMU's own options change. QEMU takes machine options behind the machine type, so that is how to ask."""
+def option_effects(source: Source, machine: str) -> Iterator[OptionEffect]:
+    """What QEMU's own options change under KVM, each as it is asked; nothing for a QEMU that cannot be started anew.
+
+    QEMU takes machine options behind the machine type, so that is how they are given.
+    """
     from cpumap.sources.cached import CachedSource
     from cpumap.sources.qemu import QemuSource
 
-    if not isinstance(source, QemuSource | CachedSource):
+    if source.accel != "kvm" or not isinstance(source, QemuSource | CachedSource):
         return
+    shown = _shown(source, machine)
     for setting in ("on", "split", "off"):
         option = f"kernel-irqchip={setting}"
         try:
@@ -239,8 +250,8 @@ def _promise(source: Source, machine: str) -> tuple[Mapping[PropertyName, Value]
     """The properties of the CPU that is to be all QEMU can give, and each case in which QEMU filters or refuses it."""
     model = HOST_MODELS[source.accel]
     properties = source.expand(machine, CpuModel(model, {_MIGRATABLE: False}), "full")
-    breaches = []
-    for migratable in (True, False):
+    breaches: list[str] = []
+    for migratable in (True, False) if makes_cpus(source) else ():
         asked = f"-cpu {model},migratable={'on' if migratable else 'off'}"
         try:
             realised = source.realise(machine, CpuModel(model, {_MIGRATABLE: migratable}))

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from cpumap.available import makes_cpus, option_effects
 from cpumap.cpu import Context, CpuModel, CpuRequest, Expansion, FeaturePolicy, Property, PropertyName
 from cpumap.cpu_map import CpuMap
 from cpumap.described import DescribedHost, asked_of, known_to, lacking_on, request_on
@@ -127,6 +128,8 @@ def _expanded(
     try:
         expansion = expand(request, source, cpu_map, machine=context.machine)
     except SourceError as err:
+        if not makes_cpus(source):
+            raise
         # A QEMU that does not run at all does not say what its models lack either.
         missing = _of_definition(request, source, context.machine, cpu_map)
         origins = dict.fromkeys(missing, f"model {request.model}")
@@ -142,7 +145,7 @@ def _expanded(
     found = (
         _on_host(host, missing, origins, cpu_map)
         if host is not None
-        else lacks(missing, origins, context.accel, here, cpu_map)
+        else _by_option(lacks(missing, origins, context.accel, here, cpu_map), source, context.machine)
     )
     left_out = _left_out(expansion, missing, cpu_map)
     warned = tuple(lack for lack in left_out if lack.words or _depends(lack.property, expansion, source))
@@ -160,6 +163,17 @@ def _of_definition(request: CpuRequest, source: Source, machine: str, cpu_map: C
 def _origins(expansion: Expansion) -> dict[PropertyName, str]:
     asked = {prop.name: prop.origin for prop in expansion.asked}
     return {name: asked.get(name, f"model {expansion.model.name}") for name in expansion.realised}
+
+
+def _by_option(found: tuple[Lack, ...], source: Source, machine: str) -> tuple[Lack, ...]:
+    """The lacks, those put down to an option of QEMU that would give the feature: kernel-irqchip decides over some."""
+    if not any(lack.who == QEMU or lack.property.startswith("kvm") for lack in found):
+        return found
+    given = {name: effect.option for effect in option_effects(source, machine) for name in effect.gained}
+    return tuple(
+        replace(lack, who=f"option ({given[lack.property]} would give it)") if lack.property in given else lack
+        for lack in found
+    )
 
 
 def _on_host(

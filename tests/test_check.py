@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cpumap.available import Available, OptionEffect, listed
+from cpumap.available import Available, OptionEffect, available, listed
 from cpumap.available_json import available_json
 from cpumap.check import Checked, check
 from cpumap.cli import main
@@ -19,7 +19,7 @@ from cpumap.cpuid import CpuidData, data_of, features_of
 from cpumap.described import DescribedHost, read_described, request_on
 from cpumap.errors import InputError, SourceError
 from cpumap.kvm import supported_cpuid
-from cpumap.lack import ThisMachine, bits_of, place, qemu_words, who_lacks
+from cpumap.lack import UNKNOWN_MACHINE, ThisMachine, bits_of, place, qemu_words, who_lacks
 from cpumap.render import json_text
 from cpumap.sources.recorded import RecordedSource, find_recording
 
@@ -267,3 +267,40 @@ def test_bits_and_back() -> None:
     for name in ("avx2", "rdctl-no", "lm", "sse4.1"):
         assert FeatureName(name) in features_of(data_of([FeatureName(name)], CPU_MAP), CPU_MAP)
     assert not features_of(CpuidData({}), CPU_MAP)
+
+
+def test_what_tcg_can_enable() -> None:
+    """From a recording: nothing that it lacks, all that its `max` has, and the best model is made of just that."""
+    found = available(TCG, CPU_MAP, UNKNOWN_MACHINE, MACHINE)
+    most = TCG.expand(MACHINE, CpuModel("max"), "static")
+    assert {name for name, value in most.items() if value is True} <= found.features
+    asked = CpuModel("base", dict.fromkeys(sorted(found.features), True))
+    assert not TCG.realise(MACHINE, asked).filtered
+    best = TCG.expand(MACHINE, found.best, "static")
+    assert {name for name, value in best.items() if value is True} == listed(found, "best")
+    assert not found.breaches
+    assert found.emulated is None
+
+
+def test_the_best_model_needs_the_fewest_additions() -> None:
+    found = available(TCG, CPU_MAP, UNKNOWN_MACHINE, MACHINE)
+    for name, lacking in found.models.items():
+        own = {n for n, value in TCG.expand(MACHINE, CpuModel(name), "static").items() if value is True}
+        same_vendor = TCG.expand(MACHINE, CpuModel(name), "full")[PropertyName("vendor")] == found.vendor
+        if not lacking and same_vendor:
+            assert len(found.features - own) >= len(found.best.props), name
+
+
+def test_host_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    source = ["--recorded", "7.2", "--accel", "tcg", "--machine", MACHINE]
+    assert main(["host", *source]) == 0
+    assert "avx2" in capsys.readouterr().out.splitlines()
+    assert main(["host", *source, "--kind", "best"]) == 0
+    assert capsys.readouterr().out.startswith("-cpu Opteron_")
+    assert main(["host", *source, "--kind", "match"]) == 3
+    assert capsys.readouterr().out == ""
+    assert main(["host", *source, "--format", "json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["schema"], answer["kind"], answer["context"]["machine"]) == ("cpumap.host/1", "all", MACHINE)
+    assert main(["host", "--recorded", "7.2"]) == 2  # under KVM a recording has no host
+    assert "max" in capsys.readouterr().err

@@ -26,6 +26,7 @@ from cpumap.lack import UNKNOWN_MACHINE, bit_numbers, this_machine
 from cpumap.qmp import Session
 from cpumap.render import json_text
 from cpumap.sources.qemu import QemuSource
+from tests.conftest import RELEASES
 
 pytestmark = pytest.mark.live
 
@@ -143,6 +144,30 @@ def test_who_lacks_it(qemu: Path, kvm: Path, model: str) -> None:
             assert lack.feature not in here.kernel
         else:
             assert lack.who in ("QEMU", "host CPU or kernel (KVM)"), lack
+
+
+def test_an_option_lacks_it(qemus: dict[str, Path], kvm: Path) -> None:
+    """kvm-msi-ext-dest-id is there with kernel-irqchip=split only: neither CPU nor kernel nor QEMU is to blame."""
+    policy = FeaturePolicy(FeatureName("kvm-msi-ext-dest-id"), "require")
+    for release in RELEASES[1:]:
+        with QemuSource(qemus[release], "kvm", timeout=PATIENCE) as source:
+            found = check(_request("pentium3", "kvm", policy), source, CPU_MAP, here=this_machine(CPU_MAP))
+        assert [lack.who for lack in found.missing] == ["option (kernel-irqchip=split would give it)"], release
+
+
+def test_a_qemu_that_runs(qemu: Path, kvm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Through its QMP socket: what it could enable, and whether it runs its own CPU; no other can be tried there."""
+    socket, cpu = tmp_path / "qmp", tmp_path / "cpu.xml"
+    arguments = ["-machine", "q35,accel=kvm", "-cpu", "pentium3", "-qmp", f"unix:{socket},server=on,wait=off"]
+    with Session.start(qemu, arguments, timeout=PATIENCE):
+        assert main(["host", "--qmp", str(socket)]) == 0
+        assert "x2apic" in capsys.readouterr().out.split()
+        cpu.write_text("<cpu><model>pentium3</model></cpu>")
+        assert main(["check", str(cpu), "--qmp", str(socket)]) == 0
+        assert capsys.readouterr().out.startswith("runnable: pentium3")
+        cpu.write_text("<cpu><model>Haswell</model></cpu>")
+        assert main(["check", str(cpu), "--qmp", str(socket)]) == 3
+        assert "can only show its own CPU" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("accel", ACCELS)

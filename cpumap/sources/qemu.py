@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -110,7 +111,9 @@ class AttachedSource:
         self.label = f"running QEMU {self.version} ({session.label})"
 
     def machines(self) -> tuple[Machine, ...]:
-        return _machines(self._session.execute("query-machines"))
+        """Of the QEMU's machine types, the one that it runs counts as the default."""
+        listed = _machines(self._session.execute("query-machines"))
+        return tuple(replace(machine, is_default=machine.name == self.machine) for machine in listed)
 
     def definitions(self, machine: str) -> tuple[Definition, ...]:
         self._must_be(machine)
