@@ -136,18 +136,21 @@ def runnable_on_all(
 ) -> tuple[CpuRequest, tuple[str, ...]]:
     """The CPU that every host can run as this QEMU expands it, and the features that had to be disabled for that.
 
-    QEMU's model of a name may have more than the CPU map's, and QEMU may lack a feature that the hosts have.
+    Each host is asked under `machine`, else under the machine type that its description is of, where this QEMU has
+    it. QEMU's model of a name may have more than the CPU map's, and QEMU may lack a feature that the hosts have.
     Errors: `ResolveError` when a host cannot run it even so.
     """
     disabled: list[str] = []
-    for host in hosts:
-        lacking = check(request, source, cpu_map, machine=machine, host=host).missing
+    known = {entry.name for entry in source.machines()}
+    places = [(host, machine or (host.cpu.machine if host.cpu.machine in known else None)) for host in hosts]
+    for host, place in places:
+        lacking = check(request, source, cpu_map, machine=place, host=host).missing
         names = [lack.feature for lack in lacking]
         disabled += names
         kept = tuple(feature for feature in request.features if feature.name not in names)
         request = replace(request, features=(*kept, *(FeaturePolicy(name, "disable") for name in names)))
-    for host in hosts:
-        checked = check(request, source, cpu_map, machine=machine, host=host)
+    for host, place in places:
+        checked = check(request, source, cpu_map, machine=place, host=host)
         if not checked.runnable:
             raise ResolveError(f"{host.name} cannot run the baseline: {_reason(checked)}")
     return request, tuple(disabled)

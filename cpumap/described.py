@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
 from cpumap.compare import features_of_cpu
 from cpumap.cpu import CpuModel, CpuRequest, Expansion, PropertyName
 from cpumap.cpu_map import CpuMap
-from cpumap.errors import InputError
 from cpumap.expansion import find_machine
 from cpumap.host import HostCpu, read_host
 from cpumap.lack import bits_of, qemu_words
@@ -41,26 +39,15 @@ class DescribedHost:
 
 def read_described(data: bytes, cpu_map: CpuMap, *, name: str = "<stdin>") -> DescribedHost:
     """The host of a `cpumap host --format json`, or of anything `cpumap.host.read_host` takes. Raises `InputError`."""
-    cpu = read_host(data, cpu_map, name=name)
-    said = _properties(data, name)
-    if said is not None:
-        return DescribedHost(cpu, said, True, name)
+    return described(read_host(data, cpu_map, name=name), cpu_map, name)
+
+
+def described(cpu: HostCpu, cpu_map: CpuMap, name: str) -> DescribedHost:
+    """The host with this CPU; what a QEMU said of it counts before what the CPU map makes of it."""
+    if cpu.properties is not None:
+        return DescribedHost(cpu, cpu.properties, True, name)
     own = frozenset(cpu_map.property_of(feature) for feature in features_of_cpu(cpu, cpu_map))
     return DescribedHost(cpu, own | frozenset(map(PropertyName, EMULATED)), False, name)
-
-
-def _properties(data: bytes, name: str) -> frozenset[PropertyName] | None:
-    """The `properties` of a saved host; None for what is no saved host, or one without them."""
-    if not data.lstrip().startswith((b"{", b"[")):
-        return None
-    saved = json.loads(data)
-    saved = saved[0] if isinstance(saved, list) else saved
-    properties = saved.get("properties") if isinstance(saved, Mapping) else None
-    if properties is None:
-        return None
-    if not isinstance(properties, list) or not all(isinstance(prop, str) for prop in properties):
-        raise InputError("not a saved host: its properties are no list of names", name)
-    return frozenset(map(PropertyName, properties))
 
 
 def request_on(

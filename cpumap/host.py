@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from cpumap.cpu import CpuRequest, FeatureName, FeaturePolicy, Policy
+from cpumap.cpu import CpuRequest, FeatureName, FeaturePolicy, Policy, PropertyName
 from cpumap.cpu_map import CpuMap
 from cpumap.cpuid import Identity, cpudata, read_cpuid
 from cpumap.domain import looks_like_xml, parse_request
@@ -33,6 +33,10 @@ class HostCpu:
     fallback: Literal["allow", "forbid"] = "allow"
     usable: tuple[str, ...] | None = None
     """The models that can be run there, None when nothing is said of them."""
+    properties: frozenset[PropertyName] | None = None
+    """What its QEMU can enable, where a QEMU was asked; None where not."""
+    machine: str | None = None
+    """The machine type under which it was asked."""
     where: str = ""
 
     def to_json(self) -> dict[str, Any]:
@@ -218,6 +222,7 @@ def _saved_host(entry: object, name: str) -> HostCpu:
         raise InputError(f"not a saved host: its schema is not {SCHEMA!r}", name)
     try:
         numbers, usable = entry.get("signature"), entry.get("usable-models")
+        said, context = entry.get("properties"), entry.get("context")
         return HostCpu(
             arch=_text(entry["arch"]),
             model=None if entry["model"] is None else _text(entry["model"]),
@@ -228,10 +233,18 @@ def _saved_host(entry: object, name: str) -> HostCpu:
             ),
             identity=None if numbers is None else Identity(*(int(number) for number in numbers)),
             usable=None if usable is None else tuple(_text(model) for model in usable),
+            properties=None if said is None else frozenset(map(PropertyName, _texts(said))),
+            machine=None if context is None else _text(context["machine"]),
             where=name,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as err:
         raise InputError(f"not a saved host: {type(err).__name__} at {err}", name) from err
+
+
+def _texts(value: object) -> list[str]:
+    if not isinstance(value, list):
+        raise ValueError(repr(value))
+    return [_text(entry) for entry in value]
 
 
 def _text(value: object) -> str:

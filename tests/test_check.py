@@ -194,7 +194,7 @@ def test_json_of_a_host_is_read_back() -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"{", "not JSON"), (_host(properties="avx"), "no list of names"), (_host(schema="cpumap.host/9"), "saved host")],
+    [(b"{", "not JSON"), (_host(properties="avx"), "not a saved host"), (_host(schema="cpumap.host/9"), "saved host")],
 )
 def test_json_that_is_no_host(content: bytes, message: str) -> None:
     with pytest.raises(InputError, match=message):

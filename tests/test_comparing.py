@@ -196,6 +196,40 @@ def test_baseline_with_a_qemu(tmp_path: Path, haswell: Path, capsys: pytest.Capt
     assert checked[0] == 0, checked
 
 
+def test_baseline_of_saved_hosts_is_runnable_under_their_own_machine_types(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two hosts in one file, each as its QEMU sees it under one machine type; qemu64 lost abm after 2.4."""
+    saved = [_saved("qemu64", "pc-i440fx-2.4", "sgx"), _saved("qemu64", MACHINE, "avx")]
+    hosts, result = tmp_path / "hosts.json", tmp_path / "result.xml"
+    hosts.write_text("\n".join(json.dumps(one) for one in saved))
+    code, out, _ = _run(capsys, "baseline", hosts, "--recorded", "7.2", "--accel", "kvm")
+    assert code == 0
+    result.write_text(out)
+    for one in saved:
+        host = tmp_path / "host.json"
+        host.write_text(json.dumps(one))
+        machine = one["context"]["machine"]
+        options = ("--host", host, "--recorded", "7.2", "--accel", "kvm", "--machine", machine)
+        code, text, _ = _run(capsys, "check", result, *options)
+        assert code == 0, text
+
+
+def _saved(model: str, machine: str, *more: str) -> dict[str, Any]:
+    """A saved host that gives what QEMU's model has under the machine type, and more."""
+    properties = _host_with(model, machine, *more).properties
+    features = [CPU_MAP.feature_of(name) for name in properties]
+    return {
+        "schema": "cpumap.host/1",
+        "arch": "x86_64",
+        "model": None,
+        "vendor": "AMD",
+        "features": {name: True for name in features if name in CPU_MAP.features},
+        "properties": sorted(properties),
+        "context": {"machine": machine},
+    }
+
+
 def test_elements_are_escaped() -> None:
     cpu = CpuRequest(mode="custom", model="a<b", vendor="A&B", features=(FeaturePolicy(FeatureName("x'y"), "force"),))
     assert cpu_element(cpu) == (

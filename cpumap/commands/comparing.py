@@ -17,9 +17,9 @@ from cpumap.cpu import CpuRequest
 from cpumap.cpu_map import CpuMap
 from cpumap.cpuid import CpuidData, own_cpuid, read_cpuid
 from cpumap.decode import decode
-from cpumap.described import DescribedHost, read_described, request_on
+from cpumap.described import DescribedHost, described, read_described, request_on
 from cpumap.errors import InputError
-from cpumap.host import Cpu, HostCpu, read_cpus
+from cpumap.host import Cpu, HostCpu, as_host, read_cpus
 from cpumap.host_xml import cpu_element
 from cpumap.render import json_text
 
@@ -132,12 +132,11 @@ def _names(text: str) -> tuple[str, ...]:
 
 def run_baseline(arguments: argparse.Namespace) -> int:
     cpu_map = open_cpu_map(arguments)
-    contents = {name: read_file(name) for name in arguments.files}
-    cpus = [cpu for name, content in contents.items() for cpu in read_cpus(content, cpu_map, name=name)]
+    cpus = [cpu for name in arguments.files for cpu in read_cpus(read_file(name), cpu_map, name=name)]
     models = _known_models(arguments.models, cpu_map) or _usable_on_all(cpus)
     cpu = baseline(cpus, cpu_map, features=arguments.features, migratable=arguments.migratable, models=models)
     if _names_source(arguments):
-        cpu = _run_everywhere(arguments, contents, cpu, cpu_map)
+        cpu = _run_everywhere(arguments, cpus, cpu, cpu_map)
     _write_cpu(arguments.format, "baseline", cpu)
     return 0
 
@@ -152,12 +151,11 @@ def _usable_on_all(cpus: Sequence[Cpu]) -> tuple[str, ...] | None:
     return tuple(sorted(frozenset.intersection(*said))) or None if said else None
 
 
-def _run_everywhere(
-    arguments: argparse.Namespace, contents: dict[str, bytes], cpu: CpuRequest, cpu_map: CpuMap
-) -> CpuRequest:
+def _run_everywhere(arguments: argparse.Namespace, cpus: Sequence[Cpu], cpu: CpuRequest, cpu_map: CpuMap) -> CpuRequest:
     from cpumap.compare_qemu import runnable_on_all
 
-    hosts = [read_described(content, cpu_map, name=name) for name, content in contents.items()]
+    given = [one if isinstance(one, HostCpu) else as_host(one) for one in cpus]
+    hosts = [described(one, cpu_map, one.where) for one in given]
     with open_source(arguments, cpu) as source:
         cpu, disabled = runnable_on_all(source, hosts, cpu, cpu_map, arguments.machine)
     if disabled:
