@@ -21,6 +21,9 @@ from cpumap.data import data_path
 CACHE_LEAVES = (0x2, 0x4, 0x80000000, 0x80000005, 0x80000006, 0x8000001D)
 """Leaves that say which caches there are; AMD's have no vendor in 0x80000000 unless they say it for themselves."""
 
+SHARING_LEAVES = (0x4, 0x8000001D)
+"""Those of them that say as well how many vCPUs share a cache."""
+
 CACHE_PROPERTIES = tuple(
     PropertyName(name)
     for name in (
@@ -105,11 +108,18 @@ def _all(
     for rule in facts["rules"]:
         here = rule.get("accel", newer.accel) == newer.accel
         if here and _crossed(rule["since"], before, after) and _fits(rule["when"], newer):
-            if rule.get("vcpus") == 1 and topology != ONE_VCPU:
-                unknown.append(f"{rule['cause']}: how this looks with more than one vCPU")
             yield from ((_where(name), int(xor, 16), rule["cause"]) for name, xor in rule["bits"].items())
     yield from _xsave(before, after, facts["xsave"])
     yield from _caches(before, after, topology, unknown)
+    if _crossed(facts["topology"]["since"], before, after):
+        yield from ((where, xor, facts["topology"]["cause"]) for where, xor in _counts(before, topology))
+    leaf, hidden = facts["topology_leaf"], facts["core_count"]
+    if _crossed(leaf["since"], before, after) and newer.get("x-force-cpuid-0x1f") is True:
+        yield from ((where, xor, leaf["cause"]) for where, xor in _topology_leaf(topology))
+        if topology.dies * topology.clusters > 1:
+            unknown.append(f"{leaf['cause']}: how with dies or clusters")
+    if _crossed(hidden["since"], before, after) and newer.get("x-vendor-cpuid-only-v2") is True:
+        yield from ((where, xor, hidden["cause"]) for where, xor in _core_count(newer, topology))
     yield from _lost_features(moved, before.release, after.release, cpu_map, unknown)
 
 
@@ -124,11 +134,9 @@ def _unknown_places(before: _Side, after: _Side, facts: Mapping[str, Any], topol
             yield f"QEMU {side.release}: what it does beyond CPU properties has not been measured"
     if before.accel != after.accel:
         yield f"from {before.accel} to {after.accel}"
-    counts = (topology.dies, topology.clusters, topology.cores, topology.threads)
-    for release in facts["topology"]["since"]:
-        odd = any(count & (count - 1) for count in counts) or topology.dies > 1
-        if odd and _crossed(release, before, after):
-            yield facts["topology"]["cause"]
+    several = topology.dies * topology.clusters > 1 or _widened(topology.threads) != topology.threads
+    if several and _crossed(facts["topology"]["since"], before, after):
+        yield f"{facts['topology']['cause']}; how with dies, clusters or an odd number of threads"
     if before.accel == "kvm" and not before.get("vendor"):
         yield "under KVM a CPU without a vendor of its own takes the host's"
 
@@ -214,6 +222,42 @@ def _xsave_leaf(side: _Side, facts: Mapping[str, Any]) -> dict[Where, int]:
     return leaf
 
 
+def _widened(count: int) -> int:
+    """The next power of two, which is what APIC IDs have room for."""
+    return 1 << (count - 1).bit_length()
+
+
+def _counts(side: _Side, topology: Topology) -> Iterator[tuple[Where, int]]:
+    """Where one release gives the number of cores, and the other the room that APIC IDs have for them."""
+    cores, room = topology.cores, _widened(topology.cores)
+    if side.get("vendor") not in _AMD:
+        yield (0x1, 0, "ebx"), (cores ^ room) * topology.threads << 16
+    for name, registers in (_cache_leaves(side) or {}).items():
+        leaf, subleaf = (int(part, 16) for part in name.split("."))
+        if leaf == 0x4 and int(registers[0], 16) & 0x1F:
+            yield (leaf, subleaf, "eax"), ((cores - 1) ^ (room - 1)) << 26
+        elif (leaf, subleaf) == (0x8000001D, 3) and int(registers[0], 16) & 0x1F:
+            yield (leaf, subleaf, "eax"), (cores * topology.threads - 1 ^ room * topology.threads - 1) << 14
+
+
+def _topology_leaf(topology: Topology) -> Iterator[tuple[Where, int]]:
+    """Leaf 0x1F where there are only cores and threads: for each level its shift, its number and its type."""
+    threads, cores = topology.threads, topology.cores * topology.threads
+    width = (_widened(threads) - 1).bit_length()
+    levels = ((width, threads, 0x100), (width + (_widened(topology.cores) - 1).bit_length(), cores, 0x201), (0, 0, 2))
+    for subleaf, (shift, count, kind) in enumerate(levels):
+        yield (0x1F, subleaf, "eax"), shift
+        yield (0x1F, subleaf, "ebx"), count
+        yield (0x1F, subleaf, "ecx"), kind
+
+
+def _core_count(side: _Side, topology: Topology) -> Iterator[tuple[Where, int]]:
+    """AMD's number of cores, which other vendors' CPUs do not give any more."""
+    count = topology.cores * topology.threads
+    if side.get("vendor") not in _AMD and count > 1:
+        yield (0x80000008, 0, "ecx"), (_widened(topology.cores) * topology.threads - 1).bit_length() << 12 | count - 1
+
+
 def _caches(before: _Side, after: _Side, topology: Topology, unknown: list[str]) -> Iterator[tuple[Where, int, str]]:
     of_before, of_after = _cache_leaves(before), _cache_leaves(after)
     for side, leaves in ((before, of_before), (after, of_after)):
@@ -225,7 +269,8 @@ def _caches(before: _Side, after: _Side, topology: Topology, unknown: list[str])
         return
     cause = f"caches: QEMU {before.release} has {_cache_table(before)}, QEMU {after.release} {_cache_table(after)}"
     found = list(_cache_differences(of_before, of_after))
-    if topology != ONE_VCPU and any(_in_sight(leaf, after) for (leaf, _, _), _ in found):
+    shared = any(leaf in SHARING_LEAVES and _in_sight(leaf, after) for (leaf, _, _), _ in found)
+    if shared and topology != ONE_VCPU:
         unknown.append(f"{cause}, and how many vCPUs share them")
     yield from ((where, xor, cause) for where, xor in found)
 
