@@ -92,7 +92,7 @@ def predict(
     if before.release == after.release:
         return Prediction()
     unknown = list(_unknown_places(before, after, facts, topology))
-    if unknown:
+    if not {before.release, after.release} <= set(facts["releases"]):
         return Prediction(unknown=tuple(unknown))
     bits: dict[Where, list[tuple[int, str]]] = {}
     for where, xor, cause in _all(before, after, moved, cpu_map, topology, unknown):
@@ -137,6 +137,9 @@ def _unknown_places(before: _Side, after: _Side, facts: Mapping[str, Any], topol
     several = topology.dies * topology.clusters > 1 or _widened(topology.threads) != topology.threads
     if several and _crossed(facts["topology"]["since"], before, after):
         yield f"{facts['topology']['cause']}; how with dies, clusters or an odd number of threads"
+    for case in facts["unmeasured"]:
+        if case["accel"] == after.accel and _fits(case["when"], after):
+            yield case["what"]
     if before.accel == "kvm" and not before.get("vendor"):
         yield "under KVM a CPU without a vendor of its own takes the host's"
 

@@ -125,6 +125,18 @@ def test_what_was_not_measured_is_unknown(old: RecordedSource, new: RecordedSour
     assert any("dies" in reason for reason in dies.unknown)
 
 
+@pytest.mark.parametrize("model, known", [("Haswell", False), ("qemu64", True)])
+def test_under_kvm_xsave_is_unknown(
+    old: RecordedSource, new: RecordedSource, cpu_map: CpuMap, model: str, known: bool
+) -> None:
+    cpu, expansion = explicit(old, model, "pc-q35-5.2", cpu_map)
+    moved = adapt(cpu, old, new, "pc-q35-7.2")
+    under_kvm = replace(moved, cpu=replace(moved.cpu, context=replace(moved.cpu.context, accel="kvm")))
+    source = replace(cpu, context=replace(cpu.context, accel="kvm"))
+    prediction = predict(source, expansion, under_kvm, cpu_map)
+    assert prediction.differences == () and bool(prediction.unknown) is not known
+
+
 def test_cores_that_are_no_power_of_two(old: RecordedSource, new: RecordedSource, cpu_map: CpuMap) -> None:
     cpu, expansion = explicit(old, "Haswell", "pc-q35-5.2", cpu_map)
     moved = moved_to("10.0.0", adapt(cpu, old, new, "pc-q35-7.2"))
