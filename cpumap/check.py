@@ -10,6 +10,7 @@ from cpumap.available import makes_cpus, option_effects
 from cpumap.cpu import Context, CpuModel, CpuRequest, Expansion, FeaturePolicy, Property, PropertyName
 from cpumap.cpu_map import CpuMap
 from cpumap.described import DescribedHost, asked_of, known_to, lacking_on, request_on
+from cpumap.domain_layout import COMMANDLINE
 from cpumap.errors import InputError, SourceError
 from cpumap.expansion import ON, expand, find_machine, requested_properties
 from cpumap.lack import HOST, OPTION, QEMU, UNKNOWN_MACHINE, Lack, ThisMachine, bits_of, lack_json, lacks
@@ -104,13 +105,22 @@ def _without_unknown(
     """The request less what this QEMU has no property for, and that as lacks: QEMU would not start with it."""
     bare = source.expand(machine, CpuModel("base"), "full").keys() | {"migratable", "host-cache-info"}
     asked = [
-        prop for prop in requested_properties(request, cpu_map) if prop.name not in bare and prop.value is not False
+        prop
+        for prop in requested_properties(request, cpu_map)
+        if prop.name not in bare and prop.value is not False and _is_somebodys(prop, cpu_map)
     ]
     gone = {prop.name for prop in asked}
     features = tuple(f for f in request.features if cpu_map.property_of(f.name) not in gone)
     settings = tuple(prop for prop in request.settings if prop.name not in gone)
     found = tuple(_unknown(prop, cpu_map) for prop in asked if prop.origin != "policy optional")
     return replace(request, features=features, settings=settings), found
+
+
+def _is_somebodys(prop: Property, cpu_map: CpuMap) -> bool:
+    """Whether the name is one that libvirt has; any other is a mistake of whoever wrote it, which `expand` refuses."""
+    if prop.origin.startswith("policy "):
+        return cpu_map.feature_of(prop.name) in cpu_map.features
+    return prop.origin not in ("-cpu", "-global", COMMANDLINE)
 
 
 def _unknown(prop: Property, cpu_map: CpuMap) -> Lack:

@@ -9,7 +9,7 @@ from typing import Any
 from cpumap.available import available
 from cpumap.available_json import available_json
 from cpumap.check import Checked, check
-from cpumap.compare import Verdict
+from cpumap.compare import COMPATIBLE, Verdict
 from cpumap.cpu import CpuRequest, FeaturePolicy, Machine, PropertyName
 from cpumap.cpu_map import CpuMap
 from cpumap.described import DescribedHost, known_to, read_described, request_on
@@ -65,6 +65,8 @@ def compare_on(
     name = find_machine(source, machine or request.machine, request.where).name
     resolved = request_on(host, request, cpu_map, known_to(source, name))
     checked = check(resolved, source, cpu_map, machine=name, host=host)
+    if request.arch not in COMPATIBLE.get(host.cpu.arch, (host.cpu.arch,)):
+        return Compared(name, "incompatible", f"CPU arch {request.arch} does not match host arch", checked)
     if request.vendor and request.vendor != host.cpu.vendor:
         reason = f"host CPU vendor does not match required CPU vendor {request.vendor}"
         return Compared(name, "incompatible", reason, checked)

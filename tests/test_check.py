@@ -17,7 +17,7 @@ from cpumap.cpu_map import load_cpu_map
 from cpumap.cpu_map_entries import CpuidBits, MsrBits
 from cpumap.cpuid import CpuidData, data_of, features_of
 from cpumap.described import DescribedHost, read_described, request_on
-from cpumap.errors import InputError, SourceError
+from cpumap.errors import InputError, SourceError, UnknownName
 from cpumap.kvm import supported_cpuid
 from cpumap.lack import UNKNOWN_MACHINE, ThisMachine, bits_of, place, qemu_words, who_lacks
 from cpumap.render import json_text
@@ -110,6 +110,10 @@ def test_a_feature_that_this_qemu_has_no_property_for() -> None:
     found = _checked("pentium3", _feature("avx10"))
     assert [(lack.feature, lack.who) for lack in found.missing] == [("avx10", "QEMU")]
     assert _checked("pentium3", _feature("avx10", "optional")).runnable
+    with pytest.raises(UnknownName, match="nosuch"):
+        _checked("pentium3", _feature("nosuch"))
+    with pytest.raises(UnknownName, match="nosuch"):
+        _checked("pentium3", settings=(Property(PropertyName("nosuch"), True, "-cpu"),))
     enlightened = _checked("pentium3", settings=(Property(PropertyName("hv-nosuch"), True, "hyperv"),))
     assert [(lack.property, lack.origin) for lack in enlightened.missing] == [("hv-nosuch", "hyperv")]
 

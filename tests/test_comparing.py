@@ -67,6 +67,8 @@ def test_policies_and_vendor() -> None:
     assert compare_on(KVM, host, _guest("Haswell", optional), CPU_MAP, MACHINE).verdict == "identical"
     amd = CpuRequest(mode="custom", model="Haswell", vendor="AMD")
     assert "vendor" in compare_on(KVM, host, amd, CPU_MAP, MACHINE).reason
+    other = CpuRequest(arch="aarch64", mode="custom", model="Haswell")
+    assert "arch" in compare_on(KVM, host, other, CPU_MAP, MACHINE).reason
 
 
 def test_more_on_the_host_never_makes_it_worse() -> None:
