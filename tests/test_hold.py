@@ -47,7 +47,7 @@ def seen(report: Report) -> list[Place]:
     return [place for place in report.places if not place.as_predicted]
 
 
-@pytest.mark.parametrize("model", [*MODELS, "base", "max"])
+@pytest.mark.parametrize("model", ["Haswell", "EPYC-v1", "max"])
 def test_one_qemu_holds_between_its_oldest_and_newest_machine_type(qemu: Path, model: str, cpu_map: CpuMap) -> None:
     with QemuSource(qemu) as source:
         oldest, newest = ends(source)
@@ -74,8 +74,9 @@ def test_under_kvm(qemu: Path, kvm: Path, cpu_map: CpuMap) -> None:
     assert report.holds, report.as_json()
 
 
-def test_a_compact_cpu_holds_and_is_shorter(qemu: Path, cpu_map: CpuMap) -> None:
-    with QemuSource(qemu) as source:
+@pytest.mark.parametrize("release", ["5.2", "11.1"])
+def test_a_compact_cpu_holds_and_is_shorter(release: str, qemus: Mapping[str, Path], cpu_map: CpuMap) -> None:
+    with QemuSource(qemus[release]) as source:
         oldest, newest = ends(source)
         cpu, expansion = explicit(source, oldest, requested("Haswell", source), cpu_map)
         only = changing_properties(cpu, [source])
@@ -85,7 +86,7 @@ def test_a_compact_cpu_holds_and_is_shorter(qemu: Path, cpu_map: CpuMap) -> None
     assert 0 < len(short.properties) < len(cpu.properties) / 4
 
 
-@pytest.mark.parametrize("topology", [Topology(sockets=2, cores=2), Topology(cores=3), Topology(cores=2, threads=2)])
+@pytest.mark.parametrize("topology", [Topology(sockets=2, cores=3), Topology(cores=2, threads=2)])
 def test_a_topology_holds(qemu: Path, topology: Topology, cpu_map: CpuMap) -> None:
     with QemuSource(qemu) as source:
         oldest, newest = ends(source)
