@@ -17,7 +17,7 @@ from cpumap.errors import DomainError, Drift, InputError
 from cpumap.expansion import expand
 from cpumap.files import write_atomically
 from cpumap.libvirt_map import libvirt_map
-from cpumap.render import domain_xml, property_text
+from cpumap.render import domain_xml, lasting, property_text
 from cpumap.resolve import Choices, Pin, resolve
 from cpumap.sources.choose import Wanted, choose_source
 from cpumap.xml_document import Document
@@ -100,6 +100,8 @@ class Judged:
 
     cpu: ExplicitCpu
     unnamed: tuple[PropertyName, ...]
+    given: Mapping[PropertyName, Value]
+    """The properties of the CPU, with off what cannot be given here."""
 
     @property
     def is_explicit(self) -> bool:
@@ -117,7 +119,9 @@ def judge(document: bytes, policy: Policy, name: str) -> Judged:
         source.close()
     cpu = resolve(request, expansion, Choices(pin=policy.pin))
     asked = {prop.name for prop in expansion.asked}
-    return Judged(cpu, tuple(name for name in cpu.values if name not in asked))
+    unnamed = tuple(name for name in lasting(cpu).values if name not in asked)
+    lacking = dict.fromkeys(map(PropertyName, expansion.unavailable), False)
+    return Judged(cpu, unnamed, {**cpu.values, **lacking})
 
 
 def require_explicit(judged: Judged) -> None:
@@ -132,7 +136,7 @@ def remember(document: bytes, judged: Judged, policy: Policy, name: str) -> None
     if policy.state:
         path = Path(policy.state) / f"{_uuid(document, name)}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        stored = {"domain": name, "qemu": judged.cpu.context.qemu, "cpu": dict(judged.cpu.values)}
+        stored = {"domain": name, "qemu": judged.cpu.context.qemu, "cpu": dict(judged.given)}
         write_atomically(path, json.dumps(stored, indent=1).encode())
 
 
@@ -142,7 +146,7 @@ def require_same(document: bytes, judged: Judged, policy: Policy, name: str) -> 
     if not policy.state or not path.is_file():
         return
     stored = json.loads(path.read_bytes())
-    differing = differences(stored["cpu"], judged.cpu.values)
+    differing = differences(stored["cpu"], judged.given)
     if differing:
         raise Drift(
             f"it was started with another CPU (QEMU {stored['qemu']}) than QEMU {judged.cpu.context.qemu} would give"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any, Literal
 
@@ -20,6 +21,12 @@ KEPT = ("topology", "numa", "cache")
 
 WITHOUT_FEATURES = ("base", "custom")
 """QEMU's models for CPUs that inherit nothing; libvirt has no name for them."""
+
+FORGOTTEN = frozenset({"full-cpuid-auto-level", "kvm-no-smi-migration", "x-hv-synic-kvm-only", "x-intel-pt-auto-level"})
+"""Properties that QEMU 10.0 or 11.1 has no more: a stored domain that names them would not start after an upgrade.
+
+The levels that two of them decide are named themselves; the other two count in a migration stream, and for hv-synic.
+"""
 
 _VENDOR = PropertyName("vendor")
 _HT = FeatureName("ht")
@@ -110,12 +117,20 @@ def domain_parts(cpu: ExplicitCpu, cpu_map: CpuMap, kept: Sequence[str] = ()) ->
 
     The arguments are for the type that all CPU models of one QEMU inherit from, `x86_64-cpu`.
     """
+    cpu = lasting(cpu)
     model = libvirt_model(cpu, cpu_map)
     element = cpu_xml(cpu, cpu_map, kept).encode() if model else None
     if model is None or cpu.model in WITHOUT_FEATURES:
         return element, explicit_arguments(cpu)
     outside = {prop.name: prop.value for prop in beyond_cpu_xml(cpu, cpu_map)}
     return element, global_arguments(cpu.typename.removeprefix(f"{cpu.model}-"), outside)
+
+
+def lasting(cpu: ExplicitCpu) -> ExplicitCpu:
+    """The CPU without what later QEMUs would refuse, as it is written into documents that outlive a QEMU."""
+    synic = cpu.values.get(PropertyName("hv-synic")) is True
+    gone = FORGOTTEN - ({"x-hv-synic-kvm-only"} if synic else set())
+    return replace(cpu, properties=tuple(prop for prop in cpu.properties if prop.name not in gone))
 
 
 def beyond_cpu_xml(cpu: ExplicitCpu, cpu_map: CpuMap) -> tuple[Property, ...]:

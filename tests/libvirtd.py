@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import pytest
 
@@ -29,6 +30,7 @@ IDLE = 5
 OWN_DIRECTORIES = ("/etc/libvirt", "/run/libvirt", "/var/lib/libvirt", "/var/log/libvirt", "/var/cache/libvirt")
 PRIVATE = """
 set -e
+hostname "$HOST"
 for directory in $DIRECTORIES; do mount --bind "$ROOT$directory" "$directory"; done
 "$DAEMON" --pid-file "$ROOT/libvirtd.pid" --timeout 30 &
 wait
@@ -53,6 +55,7 @@ unix_sock_dir = "{root}/sockets"
 auth_unix_ro = "none"
 auth_unix_rw = "none"
 log_outputs = "3:file:{root}/libvirtd.log"
+host_uuid = "{uuid}"
 """
 
 EMULATOR = """#!/bin/sh
@@ -129,11 +132,12 @@ def private(prepare: Callable[[Path], object] = lambda root: None) -> Iterator[D
     for directory in (*OWN_DIRECTORIES, "/sockets", "/etc/libvirt/hooks"):
         (root / directory[1:]).mkdir(parents=True)
     (root / "etc/libvirt/qemu.conf").write_text(QEMU_CONF)
-    (root / "etc/libvirt/libvirtd.conf").write_text(LIBVIRTD_CONF.format(root=root))
+    (root / "etc/libvirt/libvirtd.conf").write_text(LIBVIRTD_CONF.format(root=root, uuid=uuid4()))
     prepare(root)
-    unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    unshare = ["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
     unshare += [] if os.geteuid() == 0 else ["--map-root-user"]
     environment = {**os.environ, "ROOT": str(root), "DIRECTORIES": " ".join(OWN_DIRECTORIES), "DAEMON": _daemon()}
+    environment["HOST"] = f"cpumap-{uuid4().hex[:8]}"  # libvirt migrates no guest to a host of the same name
     quiet = subprocess.DEVNULL
     process = subprocess.Popen(
         [*unshare, "sh", "-c", PRIVATE],

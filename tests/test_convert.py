@@ -23,6 +23,7 @@ from cpumap import convert_run
 from cpumap.cli import main
 from cpumap.commands import fleet
 from cpumap.convert_write import JOURNAL, Writer
+from cpumap.render import FORGOTTEN
 
 TREE = Path(__file__).parent.parent
 RECORDED = ("--recorded", "7.2")
@@ -104,7 +105,8 @@ def test_a_moved_machine_type_keeps_its_cpu(tmp_path: Path, capsys: pytest.Captu
     def cpu(path: Path, *options: str) -> str:
         capsys.readouterr()
         assert main(["translate", str(path), *options, *RECORDED]) == 0
-        return capsys.readouterr().out
+        named = capsys.readouterr().out.split(",")
+        return ",".join(word for word in named if word.partition("=")[0] not in FORGOTTEN)
 
     old = tmp_path / "old"
     old.write_bytes(small(machine="pc-q35-2.11"))

@@ -23,7 +23,7 @@ from cpumap.cpu_option import parse_cpu_option
 from cpumap.domain import parse_request
 from cpumap.libvirt_map import libvirt_map
 from cpumap.qmp import Session
-from cpumap.render import property_text
+from cpumap.render import lasting, property_text
 from cpumap.resolve import ONLY_OF_HOST_MODELS, Choices, Pin
 from cpumap.sources.libvirt import Hypervisor
 from cpumap.sources.qemu import AttachedSource, QemuSource
@@ -240,7 +240,7 @@ def guest_visible(realised: Realised) -> dict[str, object]:
 
 def meant(cpu: ExplicitCpu) -> dict[str, str]:
     """The properties named, each spelled with `-`; ht is QEMU's own where a package has several threads."""
-    return {re.sub("[._]", "-", n): property_text(value) for n, value in cpu.values.items() if n != "ht"}
+    return {re.sub("[._]", "-", n): property_text(value) for n, value in lasting(cpu).values.items() if n != "ht"}
 
 
 def said(options: dict[str, list[str]]) -> dict[str, str]:
