@@ -79,7 +79,22 @@ def explicit_cpu(
     host-model, match='minimum' and optional features mean that host's CPU, and what it lacks is unavailable.
     Errors: as `expand` and `resolve`.
     """
-    return resolve(request, expansion_of(request, source, cpu_map, machine=machine, host=host), choices)
+    meant = request_for(request, source, cpu_map, machine=machine, host=host)
+    return resolve(meant, expansion_of(meant, source, cpu_map, machine=machine, host=host), choices)
+
+
+def request_for(
+    request: CpuRequest,
+    source: Source,
+    cpu_map: CpuMap,
+    *,
+    machine: str | None = None,
+    host: DescribedHost | None = None,
+) -> CpuRequest:
+    """What the request means on the `host`, if there is one, in what this source's QEMU knows."""
+    if host is None:
+        return request
+    return request_on(host, request, cpu_map, known_to(source, machine or request.machine))
 
 
 def expansion_of(
@@ -91,10 +106,9 @@ def expansion_of(
     host: DescribedHost | None = None,
 ) -> Expansion:
     """What the request is on this source, or on another `host` with this source's QEMU. Errors: as `expand`."""
-    if host is None:
-        return expand(request, source, cpu_map, machine=machine)
-    request = request_on(host, request, cpu_map, known_to(source, machine or request.machine))
-    return expansion_on(host, expand(request, source, cpu_map, machine=machine), cpu_map)
+    meant = request_for(request, source, cpu_map, machine=machine, host=host)
+    expansion = expand(meant, source, cpu_map, machine=machine)
+    return expansion if host is None else expansion_on(host, expansion, cpu_map)
 
 
 def write(cpu: ExplicitCpu, cpu_map: CpuMap, document: bytes, written: Written, *, name: str) -> bytes:

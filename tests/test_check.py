@@ -261,6 +261,8 @@ def test_translate_on_a_host(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     cpu.write_text("<cpu mode='host-model'/>")
     assert main(arguments) == 0
     assert json.loads(capsys.readouterr().out)["model"] == "qemu64-v1"
+    assert main([*arguments[:-1], "cpu-xml"]) == 0
+    assert ">qemu64</model>" in capsys.readouterr().out
     cpu.write_text("<cpu><model>qemu64</model><feature policy='require' name='avx2'/></cpu>")
     assert main(arguments) == 1
     assert "CPUID[eax=07h,ecx=00h].EBX.avx2 [bit 5]" in capsys.readouterr().err

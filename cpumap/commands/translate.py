@@ -23,7 +23,7 @@ from cpumap.errors import InputError
 from cpumap.libvirt_map import libvirt_map
 from cpumap.render import args_text, beyond_cpu_xml, json_text
 from cpumap.resolve import Choices, resolve
-from cpumap.translation import Written, expansion_of, write
+from cpumap.translation import Written, expansion_of, request_for, write
 
 
 def add_translate(parser: argparse.ArgumentParser) -> None:
@@ -72,6 +72,7 @@ def run_translate(arguments: argparse.Namespace) -> int:
         return _as_libvirt_does(arguments, request_on(host, request, cpu_map) if host else request, cpu_map)
     choices = Choices(pin=arguments.pin, unavailable=arguments.unavailable)
     with open_source(arguments, request) as source:
+        request = request_for(request, source, cpu_map, machine=arguments.machine, host=host)
         expansion = expansion_of(request, source, cpu_map, machine=arguments.machine, host=host)
         cpu = targeted(arguments, resolve(request, expansion, choices), expansion, source, cpu_map)
     for note in cpu.notes:
