@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from cpumap.cpu import CpuRequest, ExplicitCpu
 from cpumap.cpu_map import CpuMap
+from cpumap.domain_layout import Layout
 from cpumap.errors import CpumapError, DomainError, InputError, SourceError
 from cpumap.expansion import find_machine
 from cpumap.render import KEPT, domain_parts
@@ -20,7 +21,7 @@ from cpumap.resolve import DEFAULT_CHOICES, Choices
 from cpumap.sources import Source
 from cpumap.sources.choose import Wanted, choose_source
 from cpumap.translation import explicit_cpu
-from cpumap.xml_document import Document
+from cpumap.xml_document import Document, first_child
 
 Status = Literal["converted", "explicit", "skipped", "refused", "failed"]
 """converted: now explicit · explicit: it was already · refused: its CPU cannot be held · failed: and why."""
@@ -28,6 +29,9 @@ Status = Literal["converted", "explicit", "skipped", "refused", "failed"]
 EXIT_CODES: dict[Status, int] = {"converted": 0, "explicit": 0, "skipped": 0, "refused": 1, "failed": 2}
 QUESTIONS_KEPT = 2000
 """Answers remembered, some 20 KB each: fleets have far fewer kinds of CPU, and memory stays bounded if one has not."""
+
+GISTS_KEPT = 8000
+"""Gists remembered, 1 KB each: a CPU has one for each number of vCPUs and the like."""
 
 Key = tuple[Any, ...]
 
@@ -38,6 +42,8 @@ _COUNTED = attrgetter(*(field.name for field in fields(CpuRequest) if field.name
 
 _KEPT_HERE = "<!-- kept -->"
 """Stands in an answer for the document's own children of `<cpu>`."""
+
+_KEPT_LINE = f"  {_KEPT_HERE}\n".encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +95,28 @@ class Question:
     request: CpuRequest
 
 
-_learnt: dict[str, dict[Key, Answer]] = {}
-"""What this process was told, by run."""
+@dataclass
+class _Learnt:
+    """What this process was told in a run."""
+
+    answers: dict[Key, Answer] = field(default_factory=dict)
+    keys: dict[str, Key] = field(default_factory=dict)
+    """The question of a gist."""
+
+    def add(self, answers: Mapping[Key, Answer]) -> None:
+        """Remembers these answers, and forgets the oldest of too many."""
+        self.answers.update(answers)
+        _forget_oldest(self.answers, QUESTIONS_KEPT)
+        _forget_oldest(self.keys, GISTS_KEPT)
+
+
+def _forget_oldest(known: dict[Any, Any], kept: int) -> None:
+    while len(known) > kept:
+        known.pop(next(iter(known)))
+
+
+_learnt: dict[str, _Learnt] = {}
+"""By run; a worker serves one run at a time."""
 
 
 def convert_batch(
@@ -99,34 +125,69 @@ def convert_batch(
     """What becomes of each document, or what must be answered first; `answers` are remembered for the run."""
     if run not in _learnt:
         _learnt.clear()
-    known = _learnt.setdefault(run, {})
-    known.update(answers or {})
-    while len(known) > QUESTIONS_KEPT:
-        known.pop(next(iter(known)))
+    known = _learnt.setdefault(run, _Learnt())
+    known.add(answers or {})
     return [_convert(document, known) for document in documents]
 
 
-def _convert(document: Stored, known: Mapping[Key, Answer]) -> Outcome | Question:
-    from cpumap.domain import request_of
-
+def _convert(document: Stored, known: _Learnt) -> Outcome | Question:
     try:
         parsed = Document.parse(document.data, document.name, DomainError)
-        reason = _foreign(parsed)
-        if reason:
-            return Outcome(document.number, document.name, "skipped", reason)
-        request = request_of(parsed)
-        key = question_key(request)
-        if key not in known:
-            return Question(document.number, key, request)
-        return _answered(document, parsed, request, known[key])
+        if parsed.root.tag != "domain":
+            return _asked(document, parsed, None, known)
+        layout = Layout(document.data, parsed)
+        gist = layout.gist()
+        answer = known.answers.get(known.keys.get(gist or "", ()))
+        if answer is not None:
+            return _spliced(document, parsed, layout, answer)
+        return _asked(document, parsed, gist, known)
     except CpumapError as err:
         return failure(document.number, document.name, err)
+
+
+def _asked(document: Stored, parsed: Document, gist: str | None, known: _Learnt) -> Outcome | Question:
+    """The outcome, or the question, of a document whose gist is new."""
+    from cpumap.domain import request_of
+
+    reason = _foreign(parsed)
+    if reason:
+        return Outcome(document.number, document.name, "skipped", reason)
+    request = request_of(parsed)
+    key = question_key(request)
+    answer = known.answers.get(key)
+    if answer is None:
+        return Question(document.number, key, request)
+    if answer.status != "converted":
+        reason = f"{document.name}:{request.where.rpartition(':')[2]}: {answer.reason}"
+        return Outcome(
+            document.number, document.name, answer.status, reason, None, answer.notes, answer.number, answer.exit_code
+        )
+    if gist is not None:
+        known.keys[gist] = key
+    return _spliced(document, parsed, Layout(document.data, parsed), answer)
+
+
+def _spliced(document: Stored, parsed: Document, layout: Layout, answer: Answer) -> Outcome:
+    from cpumap.domain import cpu_children
+    from cpumap.domain_edit import replace_cpu
+
+    element = answer.element
+    if element is not None:
+        kept = "".join(f"  {child}\n" for child in cpu_children(parsed, KEPT))
+        element = element.replace(_KEPT_LINE, kept.encode())
+    content = replace_cpu(
+        document.data, element, answer.arguments, name=document.name, machine=answer.machine, layout=layout
+    )
+    if content == document.data:
+        return Outcome(document.number, document.name, "explicit", answer=answer.number)
+    return Outcome(document.number, document.name, "converted", "", content, answer.notes, answer.number)
 
 
 def question_key(request: CpuRequest) -> Key:
     """What the answer depends on, in tuples: a key is compared for every document."""
     features = tuple((feature.name, feature.policy) for feature in request.features)
-    return _COUNTED(request), features, tuple((prop.name, prop.value, prop.origin) for prop in request.settings)
+    topology = request.topology and request.topology.kind
+    return _COUNTED(request), topology, features, tuple((prop.name, prop.value, prop.origin) for prop in request.settings)
 
 
 def failure(number: int, name: str, err: CpumapError) -> Outcome:
@@ -145,28 +206,10 @@ def _foreign(document: Document) -> str:
         return f"<{root.tag}> holds no domain"
     if domain.get("type") not in ("kvm", "qemu", None):
         return f"domain type '{domain.get('type')}' has no QEMU CPU"
-    guest_type = domain.find("os/type")
+    os = first_child(domain, "os")
+    guest_type = None if os is None else first_child(os, "type")
     arch = "x86_64" if guest_type is None else guest_type.get("arch", "x86_64")
     return "" if arch in ("x86_64", "i686") else f"architecture {arch}: not x86"
-
-
-def _answered(document: Stored, parsed: Document, request: CpuRequest, answer: Answer) -> Outcome:
-    from cpumap.domain import cpu_children
-    from cpumap.domain_edit import replace_cpu
-
-    number, name = document.number, document.name
-    if answer.status != "converted":
-        line = request.where.rpartition(":")[2]
-        reason = f"{name}:{line}: {answer.reason}"
-        return Outcome(number, name, answer.status, reason, None, answer.notes, answer.number, answer.exit_code)
-    element = answer.element
-    if element is not None:
-        kept = "".join(f"  {child}\n" for child in cpu_children(parsed, KEPT))
-        element = element.replace(f"  {_KEPT_HERE}\n".encode(), kept.encode())
-    content = replace_cpu(document.data, element, answer.arguments, name=name, machine=answer.machine, parsed=parsed)
-    if content == document.data:
-        return Outcome(number, name, "explicit", answer=answer.number)
-    return Outcome(number, name, "converted", "", content, answer.notes, answer.number)
 
 
 @dataclass
@@ -197,7 +240,8 @@ class Answers:
 
     def _new(self, question: Question) -> Answer:
         self.asked += 1
-        request = replace(question.request, where="", topology=None, vcpus=1)
+        topology = question.request.topology and question.request.topology.kind
+        request = replace(question.request, where="", topology=topology, vcpus=1)
         try:
             source = self.source(request)
             cpu = explicit_cpu(request, source, self.cpu_map, choices=self.choices)

@@ -44,6 +44,8 @@ ARCHITECTURES = frozenset({
 # fmt: on
 """Architectures by libvirt's names (virArch)."""
 
+MODES, MATCHES, CHECKS, FALLBACKS, POLICIES = map(get_args, (Mode, Match, Check, Fallback, Policy))
+
 ACCELS: dict[str, Accel] = {"kvm": "kvm", "qemu": "tcg"}
 
 
@@ -195,7 +197,7 @@ def _vcpus(document: Document, vcpu: Any) -> int:
 
 def _cpu_fields(document: Document, cpu: Any) -> dict[str, Any]:
     """What a `<cpu>` says, by the names of `CpuRequest`."""
-    mode: Mode | None = document.choice(cpu, "mode", get_args(Mode))
+    mode: Mode | None = document.choice(cpu, "mode", MODES)
     model = first_child(cpu, "model")
     name = None if model is None else model.text or None
     if mode is None and name is not None:
@@ -205,8 +207,8 @@ def _cpu_fields(document: Document, cpu: Any) -> dict[str, Any]:
         "by_libvirt": True,
         "mode": None if mode == "custom" and name is None else mode,
         "model": name if mode in ("custom", "host-model") else None,
-        "match": document.choice(cpu, "match", get_args(Match)),
-        "check": document.choice(cpu, "check", get_args(Check)),
+        "match": document.choice(cpu, "match", MATCHES),
+        "check": document.choice(cpu, "check", CHECKS),
         "fallback": _fallback(document, model),
         "migratable": _migratable(document, cpu, mode),
         "deprecated_features": document.switch(cpu, "deprecated_features"),
@@ -229,7 +231,7 @@ def _migratable(document: Document, cpu: Any, mode: Mode | None) -> bool | None:
 
 
 def _fallback(document: Document, model: Any) -> Fallback:
-    fallback: Fallback | None = None if model is None else document.choice(model, "fallback", get_args(Fallback))
+    fallback: Fallback | None = None if model is None else document.choice(model, "fallback", FALLBACKS)
     return fallback or "allow"
 
 
@@ -265,7 +267,7 @@ def _features(document: Document, cpu: Any, mode: Mode | None, model: str | None
             raise document.error(
                 element, f"CPU feature '{name}' specified more than once (first on line {features[name].line})"
             )
-        policy: Policy | None = document.choice(element, "policy", get_args(Policy))
+        policy: Policy | None = document.choice(element, "policy", POLICIES)
         features[name] = FeaturePolicy(FeatureName(name), policy or "require", element.sourceline)
     return tuple(features.values())
 

@@ -8,9 +8,8 @@ from functools import lru_cache
 from itertools import pairwise
 
 from cpumap.cpu_option import CPU_TYPENAME
-from cpumap.domain_layout import ANCHORS, QEMU_NAMESPACE, Layout, Span
+from cpumap.domain_layout import ANCHORS, QEMU_NAMESPACE, Layout, Span, read_layout
 from cpumap.errors import DomainError
-from cpumap.xml_document import Document
 
 MACHINE = re.compile(r"""\smachine\s*=\s*(["'])(.*?)\1""", re.DOTALL)
 
@@ -25,16 +24,16 @@ def replace_cpu(
     *,
     name: str = "<stdin>",
     machine: str | None = None,
-    parsed: Document | None = None,
+    layout: Layout | None = None,
 ) -> bytes:
     """The document with this `<cpu>` (None: its own), and with these QEMU arguments in its `<qemu:commandline>`.
 
     `cpu_element` is UTF-8, its first line not indented; it takes the document's indentation, line ends and
     encoding. `-cpu`, and `-global` arguments for CPU typenames, that the document had are replaced by `extra_args`;
-    the user's other arguments and environment stay. `machine` is a new machine type for `<type machine=>`. `parsed`
-    spares parsing the document again. `DomainError` when the document has no place for it.
+    the user's other arguments and environment stay. `machine` is a new machine type for `<type machine=>`. `layout`
+    spares reading the document again. `DomainError` when the document has no place for it.
     """
-    layout = Layout(document, parsed or Document.parse(document, name, DomainError))
+    layout = layout or read_layout(document, name)
     editor = _Editor(document, layout, name)
     edits = [*([editor.cpu(cpu_element.decode())] if cpu_element else []), *editor.commandline(extra_args)]
     edits += [editor.machine(machine)] if machine else []
@@ -57,6 +56,11 @@ def attribute(value: str) -> str:
 def _arguments(values: tuple[str, ...], margin: str, tag: str) -> str:
     step = "  " if margin else ""
     return "".join(f"{margin}{step}<{tag} value={attribute(value)}/>" for value in values)
+
+
+@lru_cache(maxsize=512)  # the same in many documents of a fleet, as well
+def _indented(element: str, margin: str) -> str:
+    return margin.join(element.strip().splitlines())
 
 
 class _Editor:
@@ -128,7 +132,7 @@ class _Editor:
             behind_tag = self.layout.root.start + len("<domain") * self.unit
             edits.append((behind_tag, behind_tag, f" xmlns:{prefix}='{QEMU_NAMESPACE}'"))
         first = self.layout.first_child()
-        margin = self.margin(first.start) if first else ""
+        margin = self.margin(first) if first is not None else ""
         end = self.behind_content(self.layout.root.inner_end)
         inside = self.arguments(extra_args, margin, prefix)
         return [*edits, (end, end, f"{margin}<{prefix}:commandline>{inside}{margin}</{prefix}:commandline>")]
@@ -140,8 +144,11 @@ class _Editor:
     def margin(self, offset: int) -> str:
         """The line break and the indentation that stand before the offset; empty when it is not first in its line."""
         before = self.document[max(0, offset - 200 * self.unit) : offset].decode(self.codec, "replace")
-        match = re.search(r"(?:\r\n|\n|\r)[ \t]*\Z", before)
-        return match[0] if match else ""
+        line_end = len(before.rstrip(" \t"))
+        for newline in ("\r\n", "\n", "\r"):
+            if before.endswith(newline, 0, line_end):
+                return before[line_end - len(newline) :]
+        return ""
 
     def behind_content(self, offset: int) -> int:
         """The offset before the white space that ends at this one."""
@@ -152,8 +159,7 @@ class _Editor:
 
     def indented(self, element: str, margin: str) -> str:
         """The element's lines under the indentation of the margin, with the document's line ends."""
-        indent = margin.lstrip("\r\n")
-        return (self.newline + indent).join(element.strip().splitlines())
+        return _indented(element, self.newline + margin.lstrip("\r\n"))
 
     def size(self, text: str) -> int:
         return len(text) * self.unit

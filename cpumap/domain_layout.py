@@ -6,7 +6,7 @@ import codecs
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 from cpumap.errors import DomainError
@@ -19,6 +19,20 @@ WRAPPERS = ("domstatus", "domainsnapshot", "domaincheckpoint")
 
 ANCHORS = ("features", "os", "vcpu", "currentMemory", "memory", "uuid", "name", "devices")
 """Children of `<domain>` behind which a `<cpu>` is put where there was none, the best first."""
+
+SILENT = {
+    "<metadata": "</metadata>",
+    "<devices": "</devices>",
+    "<cputune": "</cputune>",
+    "<memory ": "</memory>",
+    "<currentMemory ": "</currentMemory>",
+    "<name>": "</name>",
+    "<uuid>": "</uuid>",
+    "<title>": "</title>",
+    "<description>": "</description>",
+    "<nvram": "</nvram>",
+}
+"""Elements that no CPU depends on, the emulator and panic devices apart; `metadata` first, it may hold the others."""
 
 _START_TAG = re.compile(r"<[^\s/>]+(?:[^>\"']|\"[^\"]*\"|'[^']*')*?(/?)>")
 _OPAQUE = {"<!--": "-->", "<![CDATA[": "]]>", "<?": "?>"}
@@ -53,14 +67,23 @@ class Layout:
         self.unit = 1 if self.codec == "ascii" else 2
         self._text = _without_opaque(_code_units(data, self.codec))
         self._document = document
+        self._starts: dict[str, list[int]] = {}
         self._tags: dict[str, dict[Any, int]] = {}
         self.element = _domain_or_cpu(document)
-        _refuse_odd_encoding(document, self.codec)
+        if data.startswith(b"<?xml"):
+            _refuse_odd_encoding(document, self.codec)
 
     @cached_property
     def root(self) -> Span:
         """The `<domain>`, or the document's `<cpu>`."""
-        return self.span(self.element)
+        if self.element is not self._document.root:
+            return self.span(self.element)
+        tag = str(self.element.tag)
+        match = self._start_tag(next(_tags(self._text, f"<{tag}")))
+        if match[1]:
+            return self._span(tag, match.start(), match.end(), None, match.end())
+        inner_end = self._text.rindex(f"</{tag}")
+        return self._span(tag, match.start(), match.end(), inner_end, self._text.index(">", inner_end) + 1)
 
     @cached_property
     def commandline(self) -> Any | None:
@@ -92,19 +115,41 @@ class Layout:
         children = () if self.commandline is None else self.commandline
         return any(child.tag != f"{{{QEMU_NAMESPACE}}}arg" for child in children)
 
+    def gist(self) -> str | None:
+        """The text less what never says anything about a CPU: documents with the same gist ask for the same one.
+
+        None where elements of those names stand in more than one place, and so it takes a closer look.
+        """
+        text = self._text
+        for opening, closing in SILENT.items():
+            start = text.find(opening)
+            if start < 0:
+                continue
+            end = text.find(closing, start)
+            if end < 0 or text.find(opening, start + 1) >= 0:
+                return None
+            kept = "" if opening != "<devices" else _emulator(text[start:end])
+            if kept is None:
+                return None
+            text = f"{text[:start]}{kept}{text[end + len(closing) :]}"
+        return " ".join(text.split())
+
     def child(self, path: str) -> Span | None:
         """The first element at this path below the `<domain>`."""
         element = self.element.find(path)
         return None if element is None else self.span(element)
 
-    def first_child(self) -> Span | None:
-        """The first element in the `<domain>`."""
-        return self.span(self.element[0]) if len(self.element) else None
+    def first_child(self) -> int | None:
+        """Where the first element in the `<domain>` starts."""
+        return self._text.index("<", self.root.inner_start // self.unit) * self.unit if len(self.element) else None
 
     def span(self, element: Any) -> Span:
         """Where this element of the document stands."""
         tag = f"{element.prefix}:{_local(element)}" if element.prefix else str(element.tag)
-        start = self._starts(tag, element)[element]
+        starts = self._starts.get(tag)
+        if starts is None:
+            starts = self._starts[tag] = list(_tags(self._text, f"<{tag}"))
+        start = starts[0] if len(starts) == 1 else self._places(tag, element)[element]
         match = self._start_tag(start)
         if match[1]:
             return self._span(tag, start, match.end(), None, match.end())
@@ -115,18 +160,18 @@ class Layout:
         unit = self.unit
         return Span(tag, start * unit, inner_start * unit, None if inner_end is None else inner_end * unit, end * unit)
 
-    def _starts(self, tag: str, element: Any) -> dict[Any, int]:
+    def _places(self, tag: str, element: Any) -> dict[Any, int]:
         """Every element written with this tag → where it starts, in characters."""
         if tag not in self._tags:
             elements = self._document.root.iter(f"{{*}}{_local(element)}")
             same = (other for other in elements if other.prefix == element.prefix)
-            self._tags[tag] = dict(zip(same, _tags(self._text, f"<{tag}"), strict=True))
+            self._tags[tag] = dict(zip(same, self._starts[tag], strict=True))
         return self._tags[tag]
 
     def _end(self, tag: str, position: int) -> tuple[int, int]:
         """The end tag that belongs to the start tag which ends at the position: where it starts and ends."""
         open_ = 1
-        for match in re.compile(rf"<(/?){re.escape(tag)}(?=[\s/>])").finditer(self._text, position):
+        for match in _either_tag(tag).finditer(self._text, position):
             if match[1]:
                 open_ -= 1
             elif not self._closes_itself(match.start()):
@@ -155,6 +200,14 @@ def document_codec(data: bytes) -> str:
     if data.startswith((codecs.BOM_UTF16_LE, b"<\0")):
         return "utf-16-le"
     return "utf-16-be" if data.startswith((codecs.BOM_UTF16_BE, b"\0<")) else "ascii"
+
+
+def _emulator(devices: str) -> str | None:
+    """The `<emulator>`, and None where there is another device that says something of the CPU."""
+    if "<panic" in devices:
+        return None
+    start = devices.find("<emulator")
+    return "" if start < 0 else devices[start : devices.find("</emulator", start)]
 
 
 def _domain_or_cpu(document: Document) -> Any:
@@ -190,6 +243,11 @@ def _code_units(data: bytes, codec: str) -> str:
         return data.decode("latin-1")
     high, low = (data[1::2], data[::2]) if codec == "utf-16-le" else (data[::2], data[1::2])
     return "".join(chr(256 * first + second) for first, second in zip(high, low, strict=True))
+
+
+@cache
+def _either_tag(tag: str) -> re.Pattern[str]:
+    return re.compile(rf"<(/?){re.escape(tag)}(?=[\s/>])")
 
 
 def _without_opaque(text: str) -> str:

@@ -104,12 +104,13 @@ def domain_xml(cpu: ExplicitCpu, cpu_map: CpuMap, document: bytes, name: str, ma
     """
     from cpumap.domain import cpu_children
     from cpumap.domain_edit import replace_cpu
+    from cpumap.domain_layout import Layout
     from cpumap.errors import DomainError
     from cpumap.xml_document import Document
 
     parsed = Document.parse(document, name, DomainError)
     element, arguments = domain_parts(cpu, cpu_map, cpu_children(parsed, KEPT))
-    return replace_cpu(document, element, arguments, name=name, machine=machine, parsed=parsed)
+    return replace_cpu(document, element, arguments, name=name, machine=machine, layout=Layout(document, parsed))
 
 
 def domain_parts(cpu: ExplicitCpu, cpu_map: CpuMap, kept: Sequence[str] = ()) -> tuple[bytes | None, list[str]]:

@@ -77,7 +77,7 @@ def resolve(request: CpuRequest, expansion: Expansion, choices: Choices = DEFAUL
         typename=f"{model}-{_qemu_arch(expansion)}-cpu",
         properties=chosen,
         features=frozenset(p.name for p in chosen if p.name in expansion.static and isinstance(p.value, bool)),
-        enforce=not (keep and expansion.unavailable),
+        enforce=not (keep and any(prop.name in expansion.unavailable and prop.value is True for prop in chosen)),
         notes=tuple(named.notes),
     )
 

@@ -103,6 +103,68 @@ def baseline() -> tuple[float, float]:
     return _timed(ours, [hosts] * CALLS), _timed(connection.baselineCPU, [hosts] * CALLS)
 
 
+FLEET = 10_000
+"""Generated domains, 4 to 20 KB each."""
+
+
+@benchmark(f"convert, {FLEET} domains of 250 kinds, warm, one core", "lxml: parse and serialise the same", runs=3)
+def convert() -> tuple[float, float]:
+    """CPU seconds of reading documents and putting explicit CPUs into them, from bytes to bytes."""
+    from lxml import etree
+
+    fleet, answers = _fleet()
+    ours = _cpu_seconds(lambda: _converted(fleet, answers))
+    return ours, _cpu_seconds(lambda: [etree.tostring(etree.fromstring(document.data)) for document in fleet])
+
+
+NATIVE = 60
+
+
+@benchmark(f"convert, {NATIVE} domains, warm, one core", "libvirt-python: domainXMLToNative", runs=3)
+def convert_native() -> tuple[float, float]:
+    """Beside libvirt's own way from domain XML to QEMU's command line; emulated domains, which need no host."""
+    connection = _libvirt()
+    fleet, answers = _fleet()
+    emulated = [document for document in fleet if b"type='qemu'" in document.data[:600]][:NATIVE]
+    texts = [document.data.decode() for document in emulated]
+    ours = _cpu_seconds(lambda: _converted(emulated, answers))
+    return ours, _timed(lambda text: connection.domainXMLToNative("qemu-argv", text, 0), texts)
+
+
+def _cpu_seconds(call: Callable[[], object]) -> float:
+    start = time.process_time()
+    call()
+    return time.process_time() - start
+
+
+def _converted(fleet: Sequence[Any], answers: Any) -> None:
+    from cpumap.convert import Outcome, convert_batch
+
+    for start in range(0, len(fleet), 32):
+        for outcome in convert_batch("bench", fleet[start : start + 32], answers):
+            if not isinstance(outcome, Outcome) or outcome.status != "converted":
+                raise SystemExit(f"not converted: {outcome}")
+
+
+@cache
+def _fleet() -> tuple[list[Any], Any]:
+    """The domains, and every answer they need, from the recording of QEMU 7.2."""
+    import generate_domains
+
+    from cpumap.convert import Answers, Question, Stored, convert_batch
+    from cpumap.libvirt_map import libvirt_map
+    from cpumap.sources.choose import Wanted
+
+    fleet = [Stored(number, *generate_domains.domain(number)) for number in range(FLEET)]
+    source = Answers(Wanted(recorded="7.2"), _cpu_map(), libvirt_map())
+    answers: dict[Any, Any] = {}
+    for start in range(0, FLEET, 500):
+        for question in convert_batch("bench", fleet[start : start + 500], answers):
+            if isinstance(question, Question):
+                answers[question.key] = source.answer(question)
+    return fleet, answers
+
+
 def _timed(call: Callable[[Any], object], inputs: Sequence[Any]) -> float:
     """Seconds for a call with each of the inputs."""
     start = time.perf_counter()
