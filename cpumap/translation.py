@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from cpumap.cpu import CpuRequest, Expansion, ExplicitCpu
 from cpumap.cpu_map import CpuMap, load_cpu_map
-from cpumap.described import DescribedHost, expansion_on, known_to, request_on
+from cpumap.described import DescribedHost, expansion_on, known_to, read_described, request_on
 from cpumap.domain import cpu_children, looks_like_xml, parse_request
 from cpumap.errors import DomainError
 from cpumap.expansion import expand
@@ -46,23 +46,30 @@ def translate(
     machine: str | None = None,
     qemu: str | None = None,
     recorded: str | None = None,
+    host: str | bytes | None = None,
     cpu_map: CpuMap | None = None,
     name: str = "<domain>",
 ) -> str:
     """The explicit CPU of a domain XML, a `<cpu>` element or a `-cpu` string, as text in the format wished.
 
     `qemu` is a binary to ask, `recorded` a release (`7.2`); without either, the domain's own emulator if it is here,
-    else the newest recorded QEMU that knows the machine type. Errors: `CpumapError`.
+    else the newest recorded QEMU that knows the machine type. `host` describes the host it is to run on, as
+    `cpumap.host.read_host` takes it. Errors: `CpumapError`.
     """
-    document = xml.encode() if isinstance(xml, str) else xml
+    document = _bytes(xml)
     request = parse_request(document, name=name)
     names = cpu_map or load_cpu_map()
     source = choose_source(Wanted(qemu=qemu, recorded=recorded, machine=machine), request)
     try:
-        cpu = explicit_cpu(request, source, names, choices=choices, machine=machine)
+        described = read_described(_bytes(host), names, name="host") if host is not None else None
+        cpu = explicit_cpu(request, source, names, choices=choices, machine=machine, host=described)
     finally:
         source.close()
     return write(cpu, cpu_map or libvirt_map(), document, Written(format, style), name=name).decode()
+
+
+def _bytes(text: str | bytes) -> bytes:
+    return text.encode() if isinstance(text, str) else text
 
 
 def explicit_cpu(

@@ -22,6 +22,7 @@ from cpumap.kvm import supported_cpuid
 from cpumap.lack import UNKNOWN_MACHINE, ThisMachine, bits_of, place, qemu_words, who_lacks
 from cpumap.render import json_text
 from cpumap.sources.recorded import RecordedSource, find_recording
+from cpumap.translation import translate
 
 CPU_MAP = load_cpu_map()
 TCG = RecordedSource(find_recording("7.2", "tcg"))
@@ -266,6 +267,14 @@ def test_translate_on_a_host(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     cpu.write_text("<cpu><model>qemu64</model><feature policy='require' name='avx2'/></cpu>")
     assert main(arguments) == 1
     assert "CPUID[eax=07h,ecx=00h].EBX.avx2 [bit 5]" in capsys.readouterr().err
+
+
+def test_translate_on_a_host_from_python() -> None:
+    host = _host("avx").decode()
+    text = translate("<cpu mode='host-model'/>", recorded="7.2", host=host, machine=MACHINE)
+    assert text.startswith("-cpu ")
+    assert "qemu64-v1," in text
+    assert "vendor=GenuineIntel" in text
 
 
 def test_bits_and_back() -> None:
