@@ -209,7 +209,7 @@ def across(bench: Bench, pair: tuple[str, str], styles: Sequence[Style], accel: 
 KINDS: dict[str, tuple[Accel, Settings, Topology]] = {
     "hyperv": (
         "kvm",
-        (("hv-relaxed", True), ("hv-vapic", True), ("hv-spinlocks", 8191), ("hv-time", True)),
+        (("hv-relaxed", True), ("hv-spinlocks", 8191), ("hv-runtime", True), ("hv-frequencies", True)),
         Topology(),
     ),
     "hyperv vendor_id": ("kvm", (("hv-relaxed", True), ("hv-vendor-id", "cpumap")), Topology()),
