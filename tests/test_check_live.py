@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shlex
 from pathlib import Path
 
 import pytest
@@ -228,3 +229,21 @@ def test_a_saved_host_is_as_good_as_being_there(
     assert answer["enforce-fails"] is True
     avx2 = next(lack for lack in answer["missing"] if lack["feature"] == "avx2")
     assert avx2["bits"] == [{"leaf": 7, "subleaf": 0, "register": "ebx", "bits": [5]}]
+
+
+def test_what_is_translated_for_a_saved_host_starts_there(
+    qemu: Path, kvm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From a recording and the host's JSON alone: host-model, and a model that the host has not all of."""
+    release = qemu.name.removeprefix("qemu-")
+    saved, cpu = tmp_path / "host.json", tmp_path / "cpu.xml"
+    assert main(["host", "--qemu", str(qemu), "--machine", "q35", "--no-cache", "--format", "json"]) == 0
+    saved.write_text(capsys.readouterr().out)
+    machine = json.loads(saved.read_text())["context"]["machine"]
+    for text in ("<cpu mode='host-model'/>", "<cpu><model>Westmere</model></cpu>"):
+        cpu.write_text(text)
+        source = ["--recorded", release, "--machine", machine]
+        assert main(["translate", str(cpu), *source, "--host", str(saved), "--accel", "kvm"]) == 0
+        arguments = shlex.split(capsys.readouterr().out)
+        assert arguments[1].endswith(",enforce")
+        Session.start(qemu, ["-machine", f"{machine},accel=kvm", *arguments], timeout=PATIENCE).close()
