@@ -124,10 +124,12 @@ class Daemon:
 
 @contextmanager
 def private(prepare: Callable[[Path], object] = lambda root: None) -> Iterator[Daemon]:
-    """A libvirtd in namespaces of its own, gone afterwards with all its guests. Wants root, or user namespaces.
+    """A libvirtd in namespaces of its own, gone afterwards with all its guests. Wants root.
 
     `prepare` gets its root directory before it starts, for hooks that it is to find.
     """
+    if os.geteuid() != 0:  # in a user namespace libvirtd cannot start QEMU: setgroups is forbidden there
+        pytest.fail("a libvirtd of the tests' own wants root: run the tests as root", pytrace=False)
     root = Path(tempfile.mkdtemp(prefix="cpumap-"))  # short: a socket's path has at most 107 bytes
     for directory in (*OWN_DIRECTORIES, "/sockets", "/etc/libvirt/hooks"):
         (root / directory[1:]).mkdir(parents=True)
@@ -135,7 +137,6 @@ def private(prepare: Callable[[Path], object] = lambda root: None) -> Iterator[D
     (root / "etc/libvirt/libvirtd.conf").write_text(LIBVIRTD_CONF.format(root=root, uuid=uuid4()))
     prepare(root)
     unshare = ["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    unshare += [] if os.geteuid() == 0 else ["--map-root-user"]
     environment = {**os.environ, "ROOT": str(root), "DIRECTORIES": " ".join(OWN_DIRECTORIES), "DAEMON": _daemon()}
     environment["HOST"] = f"cpumap-{uuid4().hex[:8]}"  # libvirt migrates no guest to a host of the same name
     quiet = subprocess.DEVNULL
