@@ -51,7 +51,7 @@ def diff(
     steps = _steps(a, source_a, b, source_b)
     names = canonical_names({**a.realised, **b.realised}, {**a.static, **b.static})
     found = property_differences(_only(a.realised, names), _only(b.realised, names))
-    properties = tuple(replace(prop, cause=_cause(prop.name, steps)) for prop in found)
+    properties = tuple(replace(prop, cause=_cause(prop.name, steps)) for prop in found if not _never_on(prop))
     bits = None
     if guests and isinstance(source_a, QemuSource) and isinstance(source_b, QemuSource):
         bits = _bits(a, source_a, b, source_b, cpu_map, properties)
@@ -100,6 +100,11 @@ def _qemu_step(a: Expansion, b: Expansion) -> str:
 def _cause(name: PropertyName, steps: Sequence[Step]) -> str:
     causes = [cause for (_, before), (cause, after) in pairwise(steps) if before.get(name) != after.get(name)]
     return "; ".join(causes) or REALIZE
+
+
+def _never_on(prop: PropertyDifference) -> bool:
+    """Whether it is a switch that is off on one side and that the other does not know."""
+    return (prop.a is None and prop.b is False) or (prop.a is False and prop.b is None)
 
 
 def _only(values: Mapping[PropertyName, Value], names: frozenset[PropertyName]) -> dict[PropertyName, Value]:
