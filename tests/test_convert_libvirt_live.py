@@ -88,6 +88,31 @@ def test_a_running_guest_gets_the_cpu_that_it_has(
     assert (now.properties, now.filtered) == (has.properties, {})
 
 
+def test_what_keeps_the_old_cpu_is_said(
+    hypervisor: Hypervisor, daemon: libvirtd.Daemon, qemus: Mapping[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    import libvirt
+
+    xml = define(hypervisor, daemon, qemus["7.2"], "sleeps", model("Penryn")).decode()
+    connection = daemon.open()
+    domain = connection.lookupByName("sleeps")
+    snapshot = (
+        f"<domainsnapshot><name>before</name><state>shutoff</state><creationTime>1</creationTime>{xml}</domainsnapshot>"
+    )
+    domain.snapshotCreateXML(snapshot, libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_REDEFINE)
+    domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+    domain.managedSave(0)
+    try:
+        assert convert(daemon, "sleeps", "--dry-run") == 0
+    finally:
+        flags = libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+        domain.undefineFlags(flags)
+        connection.close()
+    said = capsys.readouterr().err
+    assert "its managed-save image is left alone" in said
+    assert "snapshots are left alone, and have the CPU they were taken with: before" in said
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
