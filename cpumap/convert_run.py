@@ -176,8 +176,10 @@ def executor_for(
     pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("forkserver"), initializer=_leave_interrupts)
     try:
         yield pool, everything, jobs
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)  # whoever interrupts is not kept waiting
+        raise
+    pool.shutdown()
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from cpumap.convert_run import Converted
 from cpumap.cpu import PER_INSTANCE, Accel, CpuModel, Definition, PropertyName, Value
 from cpumap.cpu_map import CpuMap
 from cpumap.diff import CpuDifference
+from cpumap.difference import GuestDifference, PropertyDifference
 from cpumap.errors import CpumapError
 from cpumap.lock import Audited, Lock, LockedCpu, depends_on_defaults, feature_place, locked_cpu
 from cpumap.render import property_text
@@ -73,21 +74,38 @@ def audit_report(
     )
 
 
-def diff_report(difference: CpuDifference, cpu_map: CpuMap) -> str:
-    """The report on the difference between two CPUs."""
-    rows = [
-        {
-            "name": prop.name,
-            "before": _text(prop.a),
-            "after": _text(prop.b),
-            "cause": prop.cause,
-            **_place(feature_place(prop.name, cpu_map)),
+def diff_report(differences: Sequence[CpuDifference], cpu_map: CpuMap) -> str:
+    """The report on the differences between pairs of CPUs."""
+    guests: list[dict[str, Any]] = []
+    drifts: dict[str, list[dict[str, Any]]] = {}
+    for number, difference in enumerate(differences):
+        rows = [_property_row(prop, cpu_map) for prop in difference.properties]
+        rows += [row for bit in difference.bits or () for row in _bit_rows(bit)]
+        drifts[str(number)] = rows
+        name, status = f"{difference.a} → {difference.b}", "same" if difference.same else "differs"
+        guests.append({"name": name, "status": status, "cpu": str(number), "drifts": len(rows)})
+    return _html("diff", guests, {}, cpu_map, sources=(), defaults=None, drifts=drifts)
+
+
+def _property_row(prop: PropertyDifference, cpu_map: CpuMap) -> dict[str, Any]:
+    values = {"name": prop.name, "before": _text(prop.a), "after": _text(prop.b), "cause": prop.cause}
+    return {**values, **_place(feature_place(prop.name, cpu_map))}
+
+
+def _bit_rows(found: GuestDifference) -> Iterable[dict[str, Any]]:
+    """A row for each bit that two guests read differently."""
+    for bit in found.bits:
+        before, after = (_text(None if value is None else value >> bit & 1) for value in (found.a, found.b))
+        yield {
+            "name": f"{', '.join(found.names) or 'unnamed'} (seen by a guest)",
+            "before": before,
+            "after": after,
+            "cause": found.cause,
+            "leaf": f"{found.leaf:#x}",
+            "subleaf": found.subleaf,
+            "register": found.register,
+            "bit": bit,
         }
-        for prop in difference.properties
-    ]
-    name = f"{difference.a} → {difference.b}"
-    guests = [{"name": name, "status": "differs" if rows else "same", "cpu": "1", "drifts": len(rows)}]
-    return _html("diff", guests, {}, cpu_map, sources=(), defaults=None, drifts={"1": rows})
 
 
 def _audited_guest(name: str, entry: Audited) -> dict[str, Any]:

@@ -165,3 +165,16 @@ def test_report_of_a_conversion_in_a_browser(tmp_path: Path) -> None:
         assert tiles[:3] == ["7guests", "6depended on defaults", "6converted"]
         assert page.value("document.querySelectorAll('tr.guest').length") == 7
         assert page.complaints == []
+
+
+@pytest.mark.live
+def test_report_of_a_difference_in_a_browser(tmp_path: Path) -> None:
+    report = tmp_path / "report.html"
+    words = ["Skylake-Server-IBRS@pc-q35-2.11", "Skylake-Server-IBRS@pc-q35-7.2", "--report", str(report)]
+    assert main(["diff", *words, *RECORDED]) == 1
+    with chromium.page(tmp_path / "profile") as page:
+        page.open(report.as_uri())
+        page.value("document.querySelector('tr.guest').click()")
+        registers = page.value("[...document.querySelectorAll('table.registers tbody tr')].map(e => e.textContent)")
+        assert "0x70ebx14 mpx" in registers and "0x70ecx3 pku" in registers
+        assert page.complaints == []

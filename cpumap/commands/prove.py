@@ -22,6 +22,7 @@ from cpumap.difference import GuestDifference, PropertyDifference
 from cpumap.domain import parse_request
 from cpumap.errors import InputError, UnknownName
 from cpumap.expansion import expand, find_machine
+from cpumap.files import write_atomically
 from cpumap.render import json_text
 from cpumap.resolve import Choices, resolve
 from cpumap.sources import Source
@@ -133,6 +134,7 @@ def add_diff(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--all-machines", action="store_true", help="A against itself under every machine type")
     parser.add_argument("--guest", action="store_true", help="also what a guest sees; starts QEMU, tcg unfiltered")
     parser.add_argument("--format", choices=("text", "json"), default="text", help="(default: text)")
+    parser.add_argument("--report", metavar="FILE.html", type=Path, help="write a report as one HTML file")
     add_source_options(parser)
 
 
@@ -150,6 +152,10 @@ def run_diff(arguments: argparse.Namespace) -> int:
         if arguments.target_qemu:
             target = stack.enter_context(QemuSource(arguments.target_qemu, source.accel))
         found = list(_differences(arguments, request, source, target, cpu_map))
+    if arguments.report:
+        from cpumap.report import diff_report
+
+        write_atomically(arguments.report, diff_report(found, cpu_map).encode())
     if arguments.format == "json":
         sys.stdout.write(json_text("diff", {"differences": [difference.as_json() for difference in found]}))
     else:
