@@ -39,8 +39,6 @@ class _Answers:
     """Feature → what else switching it off sets in a `base` that has all features on."""
     never: list[str] = field(default_factory=list)
     """Features that stay off even there."""
-    hidden: ByModel = field(default_factory=dict)
-    """Model → feature it has off → features of the model that come with it when it is switched on."""
     lacking: dict[str, str] = field(default_factory=dict)
     """Feature that the accelerator cannot give → QEMU's words for its bit."""
 
@@ -96,7 +94,7 @@ def _stored(source: QemuSource, answers: _Answers) -> Facts:
     definition = {t: _underived(source, answers, t) for t in tables}
     stored["like"] = likes(definition[tables[0]])
     stored["definition"] = factorise(definition, stored)
-    stored["hidden"] = factorise({tables[0]: answers.hidden}, stored)
+    stored["hidden"] = factorise({t: _hidden(source, answers, t) for t in tables}, stored)
     stored["full"] = factorise({t: _unspelled(answers.full(t), spellings) for t in tables}, stored)
     return stored
 
@@ -193,24 +191,30 @@ def _ask_effects(source: QemuSource, answers: _Answers) -> None:
     answers.off = _switched_off(_others(switches, whole, asked(everything, False)))
     settable = {name for name, facts in zip(switches, alone, strict=True) if facts[name] is True}
     answers.never = [name for name in everything if whole[name] is False and name not in settable]
-    answers.hidden = _hidden(source, answers, machine)
     if source.accel == "tcg":
         answers.lacking = dict(sorted(source.realise(machine, CpuModel("base", everything)).filtered.items()))
 
 
-def _hidden(source: QemuSource, answers: _Answers, machine: str) -> ByModel:
-    """Features that a model has, but that do not show while a feature they depend on is off in it."""
-    found: ByModel = {}
-    for model, facts in answers.first.items():
-        parents = [name for name in answers.off if name in answers.static and facts[name] is False]
-        props = _asked(source, answers, model).props
-        asked = [CpuModel(model, {**props, PropertyName(parent): True}) for parent in parents]
-        for parent, (_, after) in zip(parents, _expanded(source, machine, asked), strict=True):
-            own = {parent, *answers.on.get(parent, {})}
-            shown = [name for name in answers.static if after[name] is True and not facts[name] and name not in own]
-            if shown:
-                found.setdefault(model, {})[parent] = shown
-    return {model: found.get(model, {}) for model in answers.first}
+def _hidden(source: QemuSource, answers: _Answers, table: str) -> ByModel:
+    """Model → features that it has, but that do not show while a feature they depend on is off in it."""
+    full = answers.full(table)
+    asked = {model: _asked(source, answers, model) for model in full}
+    found = {model: _hidden_in(source, answers, table, asked[model], facts) for model, facts in full.items()}
+    return {model: dict.fromkeys(names, True) for model, names in found.items()}
+
+
+def _hidden_in(source: QemuSource, answers: _Answers, table: str, model: CpuModel, before: Facts) -> list[str]:
+    """What shows when all that others depend on is switched on, in the order of dependence."""
+    parents = [name for name in answers.off if name in answers.static]
+    shown, props = before, dict(model.props)
+    switched: set[str] = set()
+    while off := [name for name in parents if shown[name] is False and name not in switched]:
+        roots = [name for name in off if not any(name in answers.off[other] for other in off if other != name)]
+        switched.update(roots or off)
+        props |= {PropertyName(name): True for name in switched}
+        ((_, shown),) = _expanded(source, table, [CpuModel(model.name, props)])
+    came_along = {name for parent in switched for name in answers.on.get(parent, {})}
+    return [n for n in answers.static if shown[n] is True and not before[n] and n not in switched | came_along]
 
 
 def _others(switches: Sequence[str], before: Facts, answers: Sequence[Facts]) -> ByModel:

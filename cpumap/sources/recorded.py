@@ -77,7 +77,7 @@ class RecordedSource:
         return self._defined[table]
 
     def expand(self, machine: str, model: CpuModel, kind: ExpansionType) -> Mapping[PropertyName, Value]:
-        full = self._changed(self._known(self._full, model, machine), model)
+        full = self._changed(self._known(self._full, model, machine), model, self._table(machine))
         if kind == "full":
             return full
         return {name: full[name] for name in self._stored["static"]}
@@ -139,7 +139,7 @@ class RecordedSource:
         facts = {**derived_definition(model, self.arch, full, self._lacking), **self._definition.facts(model, table)}
         return Definition(name=model, **{**facts, "unavailable": tuple(facts["unavailable"])})
 
-    def _changed(self, full: dict[PropertyName, Value], model: CpuModel) -> dict[PropertyName, Value]:
+    def _changed(self, full: dict[PropertyName, Value], model: CpuModel, table: str) -> dict[PropertyName, Value]:
         """What the properties asked for on top of a model do to it, dependants and levels included."""
         if not model.props:
             return full
@@ -148,12 +148,11 @@ class RecordedSource:
             raise UnknownName(f"{self.label} has no CPU property {unknown[0]!r}")
         canonical = {PropertyName(self._stored["spellings"].get(n, n)): value for n, value in model.props.items()}
         effects = self._stored["effects"]
-        hidden = self._hidden.facts(model.name, "")
-        changed = {**full, **canonical}
+        hidden = {PropertyName(name): True for name in self._hidden.facts(model.name, table)}
+        changed = {**full, **hidden, **canonical}
         for name, value in canonical.items():
             if value is True:
-                shown = dict.fromkeys(hidden.get(name, ()), True)
-                changed |= _switches({**effects["on"].get(name, {}), **shown}, canonical)
+                changed |= _switches(effects["on"].get(name, {}), canonical)
         for name, effect in effects["off"].items():
             if changed.get(PropertyName(name)) is False:
                 changed |= _switches(effect, ())
