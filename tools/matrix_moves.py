@@ -23,6 +23,7 @@ from cpumap.verify import look
 Style = Literal["naive", "libvirt", "static", "ours"]
 Outcome = Literal["same", "as predicted", "unknown", "NOT PREDICTED", "refused", "not runnable"]
 T = TypeVar("T")
+FAMILIES = ("pc-q35", "pc-i440fx")
 BOTH: tuple[Style, ...] = ("naive", "ours")
 Settings = tuple[tuple[str, Value], ...]
 
@@ -87,13 +88,14 @@ class Bench:
         definitions = self.once(("models", release, accel), lambda: self.source(release, accel).definitions(newest))
         return [d.name for d in definitions if bool(d.alias_of) is aliases and d.name != "host"]
 
-    def tables(self, release: str, family: str) -> list[str]:
-        """The machine types of a family that differ in some CPU from one another, as recorded; one of each kind."""
+    def tables(self, release: str) -> list[str]:
+        """One machine type of each kind: those that differ from one another in some CPU, as recorded."""
+        versioned = {name for family in FAMILIES for name in self.machines(release, family)}
         try:
             kinds = RecordedSource(find_recording(release, "tcg")).tables().values()
         except UnknownName:
-            return self.machines(release, family)
-        return [mine[-1] for kind in kinds if (mine := [name for name in kind if name.startswith(f"{family}-")])]
+            return sorted(versioned)
+        return [max(mine) for kind in kinds if (mine := versioned.intersection(kind))]
 
     def outcome(self, move: Move) -> Outcome:
         """What a guest says of the move."""
@@ -162,11 +164,11 @@ def _numbers(machine: str) -> list[int]:
 
 
 def within(bench: Bench, release: str, styles: Sequence[Style], accel: Accel = "tcg") -> Iterator[Move]:
-    """Every model, oldest ↔ newest machine type, pc and q35 (under KVM q35)."""
-    for family in ("pc-q35", "pc-i440fx") if accel == "tcg" else ("pc-q35",):
-        oldest, *_, newest = bench.machines(release, family)
-        for model in bench.models(release, accel):
-            for style in styles:
+    """Every model, oldest ↔ newest machine type: q35, and for our own style under tcg pc as well."""
+    for model in bench.models(release, accel):
+        for style in styles:
+            for family in FAMILIES if style == "ours" and accel == "tcg" else FAMILIES[:1]:
+                oldest, *_, newest = bench.machines(release, family)
                 yield Move(release, oldest, release, newest, model, style, accel)
                 yield Move(release, newest, release, oldest, model, style, accel)
 
@@ -182,17 +184,15 @@ def aliases(bench: Bench, release: str) -> Iterator[Move]:
 
 def everywhere(bench: Bench, release: str) -> Iterator[Move]:
     """Every model, from the newest machine type to each that differs from the others."""
-    for family in ("pc-q35", "pc-i440fx"):
-        tables = bench.tables(release, family)
-        newest = bench.machines(release, family)[-1]
-        for model in bench.models(release):
-            yield from (Move(release, newest, release, machine, model) for machine in tables if machine != newest)
+    newest = bench.machines(release, "pc-q35")[-1]
+    for model in bench.models(release):
+        yield from (Move(release, newest, release, machine, model) for machine in bench.tables(release))
 
 
 def across(bench: Bench, pair: tuple[str, str], styles: Sequence[Style], accel: Accel = "tcg") -> Iterator[Move]:
     """Every model, to the same machine type of another QEMU and between the oldest and newest ones.
 
-    For other styles than ours, and under KVM, to the same machine type alone.
+    Under KVM to the same machine type alone, and for other styles than ours to the newest that both have.
     """
     release, other = pair
     ours, theirs = bench.machines(release, "pc-q35"), bench.machines(other, "pc-q35")
@@ -201,7 +201,7 @@ def across(bench: Bench, pair: tuple[str, str], styles: Sequence[Style], accel: 
     ends = [(ours[0], theirs[0]), (ours[0], theirs[-1]), (ours[-1], theirs[0]), (ours[-1], theirs[-1])]
     for model in bench.models(release, accel):
         for style in styles:
-            places = same if style != "ours" or accel == "kvm" else [*same, *ends]
+            places = same[-1:] if style != "ours" else same if accel == "kvm" else [*same, *ends]
             for here, there in dict.fromkeys(places):
                 yield Move(release, here, other, there, model, style, accel)
 
