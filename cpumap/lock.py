@@ -29,6 +29,7 @@ from cpumap.described import DescribedHost
 from cpumap.errors import CpumapError, InputError, UnknownName
 from cpumap.expansion import expand
 from cpumap.lack import bits_of, qemu_words
+from cpumap.render import lasting
 from cpumap.resolve import Choices, resolve
 from cpumap.sources import Source
 from cpumap.sources.recorded import RecordedSource, find_recording
@@ -111,8 +112,8 @@ class Locking:
 
 
 def locked_cpu(cpu: ExplicitCpu) -> LockedCpu:
-    """What a lock keeps of an explicit CPU."""
-    return LockedCpu(cpu.context, cpu.request, cpu.model, cpu.properties)
+    """What a lock keeps of an explicit CPU: what a document says of it, so that converting one is no drift."""
+    return LockedCpu(cpu.context, cpu.request, cpu.model, lasting(cpu).properties)
 
 
 def lock_text(lock: Lock) -> str:
@@ -169,7 +170,7 @@ def audit(locked: LockedCpu, key: str, answers: Answers, choices: Choices, machi
     try:
         source = answers.source(locked.request)
         expansion = expand(locked.request, source, answers.cpu_map, machine=machine)
-        now = resolve(locked.request, expansion, choices)
+        now = lasting(resolve(locked.request, expansion, choices))
     except CpumapError as err:
         return Audited(key, None, refused=str(err).removeprefix(": "))
     causes = _Causes(locked, now, source, answers, asked=machine)
