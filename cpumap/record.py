@@ -188,7 +188,8 @@ def _ask_effects(source: QemuSource, answers: _Answers) -> None:
     answers.on = _others(switches, base, alone)
     if AUTO_LEVEL in base:  # gone with the machine types that switch it off
         answers.always = _others(switches, {**base, AUTO_LEVEL: False}, asked({AUTO_LEVEL: False}, True))
-    answers.off = _switched_off(_others(switches, whole, asked(everything, False)))
+    less = _switched_off(_others(switches, whole, asked(everything, False)))
+    answers.off = {name: effect for name, effect in less.items() if name in answers.static}
     settable = {name for name, facts in zip(switches, alone, strict=True) if facts[name] is True}
     answers.never = [name for name in everything if whole[name] is False and name not in settable]
     if source.accel == "tcg":
