@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from cpumap.cpu import CpuRequest, Expansion, ExplicitCpu
 from cpumap.cpu_map import CpuMap, load_cpu_map
@@ -27,6 +28,9 @@ from cpumap.resolve import DEFAULT_CHOICES, Choices, resolve
 from cpumap.sources import Source
 from cpumap.sources.choose import Wanted, choose_source
 from cpumap.xml_document import Document
+
+if TYPE_CHECKING:
+    from cpumap.described import DescribedHost
 
 
 @dataclass(frozen=True, slots=True)

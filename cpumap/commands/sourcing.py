@@ -6,13 +6,16 @@ import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from cpumap.cpu import CpuRequest
 from cpumap.cpu_map import CpuMap, load_cpu_map
-from cpumap.described import DescribedHost
 from cpumap.sources import Source
 from cpumap.sources.choose import Wanted, choose_source, connected_source
 from cpumap.sources.recorded import RecordedSource
+
+if TYPE_CHECKING:
+    from cpumap.described import DescribedHost
 
 
 def add_source_options(

@@ -7,16 +7,17 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cpumap.compact import changing_properties
 from cpumap.cpu import Expansion, ExplicitCpu, PropertyName
 from cpumap.cpu_map import CpuMap
 from cpumap.errors import Drift
-from cpumap.hold import hold
-from cpumap.predict import Prediction
 from cpumap.sources import Source
 from cpumap.sources.choose import started
 from cpumap.sources.recorded import RecordedSource, find_recording, recordings
+
+if TYPE_CHECKING:
+    from cpumap.predict import Prediction
 
 
 def add_target_options(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +43,8 @@ def targeted(
     """The CPU as it must be named where it will run. Errors: `Drift`, unless that is allowed; then it is only said."""
     if not (arguments.target_qemu or arguments.target_machine or arguments.compact):
         return cpu
+    from cpumap.hold import hold
+
     with ExitStack() as closing:
         target = _target(arguments, source, closing)
         only = _changing(cpu, source, target) if arguments.compact else None
@@ -81,5 +84,7 @@ def _target(arguments: argparse.Namespace, source: Source, closing: ExitStack) -
 
 def _changing(cpu: ExplicitCpu, source: Source, target: Source) -> frozenset[PropertyName]:
     """What changes within the two QEMUs, and in any that is recorded."""
+    from cpumap.compact import changing_properties
+
     known = [RecordedSource(path) for path in recordings() if path.stem.endswith(f"_{source.accel}")]
     return changing_properties(cpu, [source, target, *known])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from cpumap.commands.reading import read_file
 from cpumap.commands.sourcing import (
@@ -17,13 +18,15 @@ from cpumap.commands.sourcing import (
 from cpumap.commands.targeting import add_target_options, targeted
 from cpumap.cpu import CpuRequest, ExplicitCpu
 from cpumap.cpu_map import CpuMap
-from cpumap.described import DescribedHost, read_described, request_on
 from cpumap.domain import parse_request
 from cpumap.errors import InputError
 from cpumap.libvirt_map import libvirt_map
 from cpumap.render import args_text, beyond_cpu_xml, json_text
 from cpumap.resolve import Choices, resolve
 from cpumap.translation import Written, expansion_of, request_for, write
+
+if TYPE_CHECKING:
+    from cpumap.described import DescribedHost
 
 
 def add_translate(parser: argparse.ArgumentParser) -> None:
@@ -69,7 +72,7 @@ def run_translate(arguments: argparse.Namespace) -> int:
     cpu_map = open_cpu_map(arguments)
     host = _host(arguments, request, cpu_map)
     if arguments.pin == "none":
-        return _as_libvirt_does(arguments, request_on(host, request, cpu_map) if host else request, cpu_map)
+        return _as_libvirt_does(arguments, request, cpu_map, host)
     choices = Choices(pin=arguments.pin, unavailable=arguments.unavailable)
     with open_source(arguments, request) as source:
         request = request_for(request, source, cpu_map, machine=arguments.machine, host=host)
@@ -100,17 +103,25 @@ def _input(arguments: argparse.Namespace) -> tuple[bytes, bytes]:
 def _host(arguments: argparse.Namespace, request: CpuRequest, cpu_map: CpuMap) -> DescribedHost | None:
     """The host that was named, or the one of the libvirt that was, where the request needs one."""
     if arguments.host:
+        from cpumap.described import read_described
+
         return read_described(read_file(arguments.host), cpu_map, name=arguments.host)
     if arguments.connect and request.mode == "host-model":
         return host_of_libvirt(arguments, request, cpu_map)
     return None
 
 
-def _as_libvirt_does(arguments: argparse.Namespace, request: CpuRequest, cpu_map: CpuMap) -> int:
+def _as_libvirt_does(
+    arguments: argparse.Namespace, request: CpuRequest, cpu_map: CpuMap, host: DescribedHost | None
+) -> int:
     if arguments.format not in ("args", "json"):
         raise InputError(f"--pin none is what libvirt passes to QEMU: it has no --format {arguments.format}")
     from cpumap.libvirt_args import libvirt_cpu_args
 
+    if host is not None:
+        from cpumap.described import request_on
+
+        request = request_on(host, request, cpu_map)
     with open_source(arguments, request) as source:
         words = libvirt_cpu_args(replace(request, machine=arguments.machine or request.machine), cpu_map, source)
     sys.stdout.write(args_text(words) if arguments.format == "args" else json_text("translate", {"args": list(words)}))
