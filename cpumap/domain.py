@@ -75,7 +75,7 @@ def cpu_children(document: Document, names: Collection[str]) -> list[str]:
     """The children of `<cpu>` with these names, as XML text, in order; none where there is no `<cpu>`."""
     from lxml import etree
 
-    cpu = document.root if document.root.tag == "cpu" else domain_element(document).find("cpu")
+    cpu = document.root if document.root.tag == "cpu" else first_child(domain_element(document), "cpu")
     found = [] if cpu is None else [child for child in cpu if child.tag in names]
     texts = [etree.tostring(child, encoding="unicode", with_tail=False) for child in found]
     return [_outdented(NAMESPACES.sub("", text)) for text in texts]

@@ -70,7 +70,8 @@ class _Editor:
         self.name = name
         self.codec = "latin-1" if layout.codec == "ascii" else layout.codec
         self.unit = layout.unit
-        self.newline = "\r\n" if "\r\n".encode(self.codec) in document else "\n"
+        has_returns = b"\r" in document and "\r\n".encode(self.codec) in document
+        self.newline = "\r\n" if has_returns else "\n"
 
     def cpu(self, element: str) -> Edit:
         """The edit that replaces the `<cpu>`, or puts one where libvirt writes it."""

@@ -10,7 +10,7 @@ from functools import cache, cached_property
 from typing import Any
 
 from cpumap.errors import DomainError
-from cpumap.xml_document import Document
+from cpumap.xml_document import Document, first_child
 
 QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
 COMMANDLINE = "qemu:commandline"
@@ -88,8 +88,7 @@ class Layout:
     @cached_property
     def commandline(self) -> Any | None:
         """The `<qemu:commandline>` element that counts: the last."""
-        found = self.element.findall(f"{{{QEMU_NAMESPACE}}}commandline")
-        return found[-1] if found else None
+        return next(self.element.iterchildren(f"{{{QEMU_NAMESPACE}}}commandline", reversed=True), None)
 
     @property
     def prefixes(self) -> Sequence[str]:
@@ -136,7 +135,7 @@ class Layout:
 
     def child(self, path: str) -> Span | None:
         """The first element at this path below the `<domain>`."""
-        element = self.element.find(path)
+        element = self.element.find(path) if "/" in path else first_child(self.element, path)
         return None if element is None else self.span(element)
 
     def first_child(self) -> int | None:

@@ -112,8 +112,8 @@ def convert() -> tuple[float, float]:
     """CPU seconds of reading documents and putting explicit CPUs into them, from bytes to bytes."""
     from lxml import etree
 
-    fleet, answers = _fleet()
-    ours = _cpu_seconds(lambda: _converted(fleet, answers))
+    fleet = _fleet()
+    ours = _cpu_seconds(lambda: _converted(fleet))
     return ours, _cpu_seconds(lambda: [etree.tostring(etree.fromstring(document.data)) for document in fleet])
 
 
@@ -123,9 +123,9 @@ NATIVE = 30
 @benchmark(f"convert, {NATIVE} domains, warm, one core", "libvirt-python: domainXMLToNative", runs=3)
 def convert_native() -> tuple[float, float]:
     """Beside libvirt's own way from domain XML to QEMU's command line; domains with a CPU that this host can run."""
-    fleet, answers = _fleet()
+    fleet = _fleet()
     accepted, native = _accepted()
-    ours = _cpu_seconds(lambda: _converted([fleet[number] for number in accepted], answers))
+    ours = _cpu_seconds(lambda: _converted([fleet[number] for number in accepted]))
     return ours, _timed(native, [fleet[number].data.decode() for number in accepted])
 
 
@@ -141,7 +141,7 @@ def _accepted() -> tuple[list[int], Callable[[str], object]]:
 
     libvirt.registerErrorHandler(lambda *_: None, None)
     found: list[int] = []
-    for document in _fleet()[0]:
+    for document in _fleet():
         with suppress(libvirt.libvirtError):
             native(document.data.decode())
             found.append(document.number)
@@ -156,18 +156,18 @@ def _cpu_seconds(call: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def _converted(fleet: Sequence[Any], answers: Any) -> None:
+def _converted(fleet: Sequence[Any]) -> None:
     from cpumap.convert import Outcome, convert_batch
 
     for start in range(0, len(fleet), 32):
-        for outcome in convert_batch("bench", fleet[start : start + 32], answers):
+        for outcome in convert_batch("bench", fleet[start : start + 32]):
             if not isinstance(outcome, Outcome) or outcome.status != "converted":
                 raise SystemExit(f"not converted: {outcome}")
 
 
 @cache
-def _fleet() -> tuple[list[Any], Any]:
-    """The domains, and every answer they need, from the recording of QEMU 7.2."""
+def _fleet() -> list[Any]:
+    """The domains, once this process has learnt every answer they need, from the recording of QEMU 7.2."""
     import generate_domains
 
     from cpumap.convert import Answers, Question, Stored, convert_batch
@@ -176,12 +176,11 @@ def _fleet() -> tuple[list[Any], Any]:
 
     fleet = [Stored(number, *generate_domains.domain(number)) for number in range(FLEET)]
     source = Answers(Wanted(recorded="7.2"), _cpu_map(), libvirt_map())
-    answers: dict[Any, Any] = {}
     for start in range(0, FLEET, 500):
-        for question in convert_batch("bench", fleet[start : start + 500], answers):
-            if isinstance(question, Question):
-                answers[question.key] = source.answer(question)
-    return fleet, answers
+        documents = fleet[start : start + 500]
+        questions = [found for found in convert_batch("bench", documents) if isinstance(found, Question)]
+        convert_batch("bench", [], {question.key: source.answer(question) for question in questions})
+    return fleet
 
 
 def _timed(call: Callable[[Any], object], inputs: Sequence[Any]) -> float:
