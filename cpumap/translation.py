@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from cpumap.cpu import CpuRequest, Expansion, ExplicitCpu
 from cpumap.cpu_map import CpuMap, load_cpu_map
-from cpumap.described import DescribedHost, expansion_on, known_to, read_described, request_on
 from cpumap.domain import cpu_children, looks_like_xml, parse_request
 from cpumap.errors import DomainError
 from cpumap.expansion import expand
@@ -65,11 +64,17 @@ def translate(
     names = cpu_map or load_cpu_map()
     source = choose_source(Wanted(qemu=qemu, recorded=recorded, machine=machine), request)
     try:
-        described = read_described(_bytes(host), names, name="host") if host is not None else None
+        described = _described(host, names) if host is not None else None
         cpu = explicit_cpu(request, source, names, choices=choices, machine=machine, host=described)
     finally:
         source.close()
     return write(cpu, cpu_map or libvirt_map(), document, Written(format, style), name=name).decode()
+
+
+def _described(host: str | bytes, cpu_map: CpuMap) -> DescribedHost:
+    from cpumap.described import read_described
+
+    return read_described(_bytes(host), cpu_map, name="host")
 
 
 def _bytes(text: str | bytes) -> bytes:
@@ -105,6 +110,8 @@ def request_for(
     """What the request means on the `host`, if there is one, in what this source's QEMU knows."""
     if host is None:
         return request
+    from cpumap.described import known_to, request_on
+
     return request_on(host, request, cpu_map, known_to(source, machine or request.machine))
 
 
@@ -119,7 +126,11 @@ def expansion_of(
     """What the request is on this source, or on another `host` with this source's QEMU. Errors: as `expand`."""
     meant = request_for(request, source, cpu_map, machine=machine, host=host)
     expansion = expand(meant, source, cpu_map, machine=machine)
-    return expansion if host is None else expansion_on(host, expansion, cpu_map)
+    if host is None:
+        return expansion
+    from cpumap.described import expansion_on
+
+    return expansion_on(host, expansion, cpu_map)
 
 
 def write(cpu: ExplicitCpu, cpu_map: CpuMap, document: bytes, written: Written, *, name: str) -> bytes:
