@@ -29,6 +29,8 @@ DEFAULT_HV_VENDOR = "Microsoft Hv"
 """What an empty hv-vendor-id becomes at realize."""
 _LBR_FMT_UNSET = 0x3F
 _LEAF_OF_DIES = 0x1F
+OF_DIES = "topology dies"
+"""The origin of a level that is not the model's own: QEMU realises one vCPU before it knows of dies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,12 +142,17 @@ def _origin(name: PropertyName, expansion: Expansion) -> str:
 
 
 def _raise_level(request: CpuRequest, named: _Named) -> None:
-    """QEMU raises `level` for leaf 0x1F where a package has several dies, unless `level` is named: so name that."""
-    level = named.properties.get(PropertyName("level"))
-    automatic = named.properties.get(PropertyName("full-cpuid-auto-level"))
+    """QEMU raises `level` for leaf 0x1F where a package has several dies, unless `level` is named: so name that.
+
+    Not on machine types without automatic levels, and not for other vendors' CPUs where they have no leaves of Intel's.
+    """
+    values = {name: prop.value for name, prop in named.properties.items()}
+    level = values.get(PropertyName("level"))
     several = request.topology is not None and request.topology.dies * request.topology.clusters > 1
-    if several and level is not None and automatic is not None and automatic.value is True:
-        named.put(level.name, max(int(level.value), _LEAF_OF_DIES), "topology dies")
+    automatic = values.get(PropertyName("full-cpuid-auto-level"), True) is True
+    intel = values.get(PropertyName("vendor")) == "GenuineIntel"
+    if several and automatic and level is not None and (intel or not values.get(PropertyName("x-vendor-cpuid-only"))):
+        named.put(PropertyName("level"), max(int(level), _LEAF_OF_DIES), OF_DIES)
 
 
 def _keeps_unavailable(expansion: Expansion, choices: Choices) -> bool:

@@ -14,7 +14,7 @@ from cpumap.guest import GuestCpu, probe
 from cpumap.hold import hold, machine_topology, smp_option
 from cpumap.predict import PredictedDifference, Prediction
 from cpumap.render import cpu_arguments
-from cpumap.resolve import DEFAULT_HV_VENDOR, NOT_NAMED, canonical_names, is_refused
+from cpumap.resolve import DEFAULT_HV_VENDOR, NOT_NAMED, OF_DIES, canonical_names, is_refused
 from cpumap.sources import Source
 from cpumap.sources.qemu import QemuSource
 
@@ -169,6 +169,7 @@ def _property_differences(
         **expansion.realised,
         **{n: False for n, v in cpu.values.items() if v is False and n in expansion.unavailable},
     }
+    wanted |= {prop.name: prop.value for prop in cpu.properties if prop.origin == OF_DIES}
     passed = PER_INSTANCE | NOT_NAMED
     for name in sorted(canonical_names(wanted, expansion.static) - passed):
         here = wanted[name]

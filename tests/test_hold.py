@@ -86,7 +86,7 @@ def test_a_compact_cpu_holds_and_is_shorter(release: str, qemus: Mapping[str, Pa
     assert 0 < len(short.properties) < len(cpu.properties) / 4
 
 
-@pytest.mark.parametrize("topology", [Topology(sockets=2, cores=3), Topology(cores=2, threads=2)])
+@pytest.mark.parametrize("topology", [Topology(sockets=2, cores=3), Topology(dies=2, cores=2)])
 def test_a_topology_holds(qemu: Path, topology: Topology, cpu_map: CpuMap) -> None:
     with QemuSource(qemu) as source:
         oldest, newest = ends(source)
