@@ -136,7 +136,18 @@ def private(prepare: Callable[[Path], object] = lambda root: None) -> Iterator[D
     (root / "etc/libvirt/qemu.conf").write_text(QEMU_CONF)
     (root / "etc/libvirt/libvirtd.conf").write_text(LIBVIRTD_CONF.format(root=root, uuid=uuid4()))
     prepare(root)
-    unshare = ["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    unshare = [
+        "setpriv",
+        "--pdeathsig",
+        "KILL",
+        "unshare",
+        "--mount",
+        "--uts",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "--mount-proc",
+    ]
     environment = {**os.environ, "ROOT": str(root), "DIRECTORIES": " ".join(OWN_DIRECTORIES), "DAEMON": _daemon()}
     environment["HOST"] = f"cpumap-{uuid4().hex[:8]}"  # libvirt migrates no guest to a host of the same name
     quiet = subprocess.DEVNULL
