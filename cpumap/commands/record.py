@@ -9,12 +9,12 @@ from pathlib import Path
 
 from cpumap.commands.progress import progress_bar
 from cpumap.data import data_path
-from cpumap.errors import InputError
+from cpumap.errors import InputError, UnknownName
 from cpumap.files import write_atomically
 from cpumap.record import record, recording_text
 from cpumap.sources import Source
 from cpumap.sources.qemu import QemuSource
-from cpumap.sources.recorded import RecordedSource
+from cpumap.sources.recorded import RecordedSource, find_recording
 
 
 def add_record(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +32,8 @@ def add_record(parser: argparse.ArgumentParser) -> None:
         "--reference",
         metavar="FILE",
         type=Path,
-        help="with --accel kvm: a recording of the same QEMU under tcg, for what no host changes (default: asked anew)",
+        help="with --accel kvm: a recording of the same QEMU under tcg, for what no host changes (default: the one among "
+        "cpumap's own, else it is asked anew)",
     )
 
 
@@ -52,9 +53,10 @@ def run_record(arguments: argparse.Namespace) -> int:
 def _reference(arguments: argparse.Namespace, source: QemuSource, closing: ExitStack) -> Source:
     if source.accel == "tcg":
         return source
-    if arguments.reference is None:
+    try:
+        recorded = RecordedSource(arguments.reference or find_recording(source.version, "tcg"))
+    except UnknownName:
         return closing.enter_context(QemuSource(arguments.qemu, "tcg"))
-    recorded = RecordedSource(arguments.reference)
     if (recorded.version, recorded.accel) != (source.version, "tcg"):
         raise InputError(f"{arguments.reference} is not a recording of QEMU {source.version} under tcg")
     return recorded
