@@ -107,7 +107,7 @@ def _ask_machines(source: QemuSource, answers: _Answers, progress: Progress) -> 
         try:
             definitions = source.definitions(machine.name)
         except SourceError as err:
-            answers.refused[machine.name] = str(err)
+            answers.refused[machine.name] = str(err).removeprefix(f"{source.binary}: ")
             continue
         models = [_asked(source, answers, d.name) for d in definitions if _recordable(source, d)]
         full: ByModel = dict(_expanded(source, machine.name, models))
