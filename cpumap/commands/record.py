@@ -32,8 +32,8 @@ def add_record(parser: argparse.ArgumentParser) -> None:
         "--reference",
         metavar="FILE",
         type=Path,
-        help="with --accel kvm: a recording of the same QEMU under tcg, for what no host changes (default: cpumap's own, "
-        "if it has one, else it is asked anew)",
+        help="with --accel kvm: a recording of the same QEMU under tcg, for what no host changes (default: cpumap's "
+        "own, if it has one, else it is asked anew)",
     )
 
 
