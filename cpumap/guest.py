@@ -14,14 +14,9 @@ from tempfile import TemporaryDirectory
 from typing import Literal
 
 from cpumap.cpu import Accel
+from cpumap.cpuid import CpuidData, LeafId, Registers
 from cpumap.data import data_path
 from cpumap.errors import SourceError
-
-LeafId = tuple[int, int]
-"""A CPUID leaf and subleaf."""
-
-Registers = tuple[int, int, int, int]
-"""EAX, EBX, ECX, EDX."""
 
 RegisterName = Literal["eax", "ebx", "ecx", "edx"]
 REGISTERS: tuple[RegisterName, ...] = ("eax", "ebx", "ecx", "edx")
@@ -77,6 +72,10 @@ class GuestCpu:
     """MSRs that describe the CPU, by number; None where reading faults (#GP, or #UD without MSRs)."""
     vcpus: tuple[Mapping[LeafId, Registers], ...] = ()
     """The topology leaves on every vCPU, in the order of their APIC IDs, the boot processor's among them."""
+
+    def data(self) -> CpuidData:
+        """What was read, for `features_of` and `decode`: MSRs that fault are left out."""
+        return CpuidData(self.cpuid, {number: value for number, value in self.msrs.items() if value is not None})
 
     def masked(self, masks: Sequence[Mask] = MASKS) -> GuestCpu:
         """The same with the masks' bits 0. On `vcpus` only what is per boot is masked: APIC IDs belong to the ABI."""

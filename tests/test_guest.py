@@ -13,10 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from cpumap.cpu import Accel
+from cpumap.compare import features_of_cpu
+from cpumap.cpu import Accel, CpuRequest
+from cpumap.cpu_map import load_cpu_map
+from cpumap.cpuid import Registers
 from cpumap.data import data_path
+from cpumap.decode import decode, known_from
 from cpumap.errors import SourceError
-from cpumap.guest import MASKS, REGISTERS, BitDifference, GuestCpu, Mask, Registers, differences, parse_records, probe
+from cpumap.guest import MASKS, REGISTERS, BitDifference, GuestCpu, Mask, differences, parse_records, probe
 
 TOP = Path(__file__).resolve().parent.parent
 VENDOR_AMD = struct.unpack("<3I", b"AuthenticAMD")
@@ -283,3 +287,14 @@ def test_an_interrupt_leaves_no_process(qemu: Path) -> None:
         _, said = python.communicate(timeout=20)
     assert b"KeyboardInterrupt" in said
     assert running(token) == []
+
+
+@pytest.mark.parametrize("model", ["Haswell", "EPYC-Rome", "Nehalem"])
+def test_what_a_guest_reads_is_decoded_as_its_model(qemu: Path, model: str) -> None:
+    """The model that QEMU was told, with all that counts as this guest's features added or taken away."""
+    cpu_map = load_cpu_map()
+    seen = probe(qemu, "q35", ["-cpu", f"{model},x-force-features=on"], accel="tcg").data()
+    decoded = decode(seen, cpu_map, "guest")
+    assert isinstance(decoded, CpuRequest)
+    assert decoded.model is not None and decoded.model.startswith(model)
+    assert features_of_cpu(decoded, cpu_map) == known_from(seen, cpu_map).features

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cpumap.cpu_map import CpuMap
+    from cpumap.sources.qemu import QemuSource
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "data/examples/web-server.xml"
@@ -67,6 +68,46 @@ def start_up() -> tuple[float, float]:
     """A whole process each: what a script that calls cpumap once per domain pays."""
     ours = _seconds([sys.executable, "-m", "cpumap", "translate", "--recorded", "7.2", EXAMPLE])
     return ours, _seconds([sys.executable, "-c", "import lxml.etree"])
+
+
+@benchmark("full expansions of all models of QEMU 7.2", "one bare start of that QEMU", runs=5)
+def expansions() -> tuple[float, float]:
+    """One pipeline of questions to a QEMU that runs, as `record` and the tests ask them."""
+    from cpumap.cpu import CpuModel
+
+    source = _qemu()
+    machine = next(machine.name for machine in source.machines() if machine.alias == "q35")
+    models = [CpuModel(definition.name) for definition in source.definitions(machine) if definition.name != "host"]
+    return _timed(lambda asked: source.expand_many(machine, asked, "full"), [models]), _bare_start()
+
+
+@benchmark("recording the whole of QEMU 7.2 under tcg", "one bare start of that QEMU", runs=1)
+def record() -> tuple[float, float]:
+    """Every model under every machine type, what realize adds, what each feature brings along, and the check."""
+    from cpumap.record import record
+
+    source = _qemu()
+    return _timed(lambda reference: record(source, reference), [source]), _bare_start()
+
+
+@cache
+def _qemu() -> QemuSource:
+    from cpumap.sources.qemu import QemuSource
+
+    source = QemuSource(_binary())
+    atexit.register(source.close)
+    return source
+
+
+def _binary() -> Path:
+    directory = Path(os.environ.get("CPUMAP_QEMUS") or Path.home() / ".cache/cpumap-qemus")
+    return directory / "bin/qemu-7.2"
+
+
+def _bare_start() -> float:
+    from cpumap.qmp import Session
+
+    return _timed(lambda binary: Session.start(binary, ("-machine", "none")).close(), [_binary()])
 
 
 HOST_CPU = "<cpu><arch>x86_64</arch><model>{}</model><vendor>Intel</vendor><feature name='invtsc'/></cpu>"
