@@ -49,3 +49,7 @@ class SourceError(CpumapError):
     """QEMU, libvirt or the file system failed to answer."""
 
     exit_code = 3
+
+
+class CannotRealise(SourceError):
+    """A source that shows a CPU which is there, and cannot make another one."""

@@ -15,11 +15,12 @@ from cpumap.cpu import (
     Machine,
     Property,
     PropertyName,
+    Realised,
     Value,
 )
 from cpumap.cpu_map import CpuMap
 from cpumap.domain_layout import COMMANDLINE
-from cpumap.errors import ResolveError, UnknownName
+from cpumap.errors import CannotRealise, ResolveError, UnknownName
 from cpumap.libvirt_map import removed_features
 from cpumap.sources import Source
 
@@ -31,9 +32,13 @@ DEFAULT_MODELS = {"i686": "qemu32", "x86_64": "qemu64"}
 """The CPU of a guest that names none, by guest architecture, where the machine type does not say (libvirt's choice)."""
 
 
-def expand(request: CpuRequest, source: Source, cpu_map: CpuMap, *, machine: str | None = None) -> Expansion:
+def expand(
+    request: CpuRequest, source: Source, cpu_map: CpuMap, *, machine: str | None = None, must_realise: bool = True
+) -> Expansion:
     """What this QEMU makes of the request under its machine type, or under `machine`.
 
+    A running QEMU can make no other CPU than it has: where that need not be, its full expansion is taken instead, which
+    leaves address bits and microcode revision to QEMU, and what is lacking is known for the model alone.
     Errors: `UnknownName` for a model, feature or machine type nobody knows, `ResolveError` for one that needs a host
     to be known, `SourceError` when QEMU fails.
     """
@@ -45,14 +50,20 @@ def expand(request: CpuRequest, source: Source, cpu_map: CpuMap, *, machine: str
     asked = tuple(_known([*below, *requested_properties(request, cpu_map)], bare, request, source))
     # asked under the very name: old machine types change Haswell, and not the Haswell-v1 that it stands for
     model = CpuModel(name, {prop.name: prop.value for prop in asked})
-    realised = source.realise(where.name, model)
+    full = source.expand(where.name, model, "full")
+    try:
+        realised = source.realise(where.name, model)
+    except CannotRealise:
+        if must_realise:
+            raise
+        realised = Realised(full, {n: n for n in definition.unavailable if full.get(PropertyName(n)) is True})
     return Expansion(
         context=Context(source.version, request.arch, where.name, source.accel),
         model=replace(model, name=_versioned(definition, definitions)),
         definition=definition,
         asked=asked,
         static=source.expand(where.name, model, "static"),
-        full=source.expand(where.name, model, "full"),
+        full=full,
         realised=realised.properties,
         unavailable=realised.filtered,
         unmet=realised.unmet,

@@ -125,7 +125,7 @@ def expansion_of(
 ) -> Expansion:
     """What the request is on this source, or on another `host` with this source's QEMU. Errors: as `expand`."""
     meant = request_for(request, source, cpu_map, machine=machine, host=host)
-    expansion = expand(meant, source, cpu_map, machine=machine)
+    expansion = expand(meant, source, cpu_map, machine=machine, must_realise=False)
     if host is None:
         return expansion
     from cpumap.described import expansion_on

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from cpumap.cli import main
 from cpumap.errors import SourceError
 from cpumap.qmp import CommandFailed, Session
 
@@ -125,6 +127,17 @@ def test_attach_and_leave_running(qemu: Path, tmp_path: Path) -> None:
             assert process.poll() is None
         finally:
             process.kill()
+
+
+def test_a_running_qemu_tells_of_cpus_that_it_does_not_have(
+    qemu: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "qmp"
+    with Session.start(qemu, ("-machine", "q35,accel=tcg", "-qmp", f"unix:{path},server=on,wait=off")):
+        assert main(["expand", "Haswell", "--qmp", str(path)]) == 0
+        assert json.loads(capsys.readouterr().out)["model"]["props"]["avx2"] is True
+        assert main(["dump", "Haswell", "--qmp", str(path)]) == 0
+        assert 'property = "avx2"' in capsys.readouterr().out
 
 
 def test_attach_to_nothing(tmp_path: Path) -> None:

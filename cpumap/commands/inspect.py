@@ -10,9 +10,10 @@ from cpumap.commands.columns import columns
 from cpumap.commands.sourcing import add_source_options, open_cpu_map, open_source
 from cpumap.cpu import CpuRequest, Definition, Machine
 from cpumap.cpu_option import parse_cpu_option
-from cpumap.expansion import expand, find_machine
+from cpumap.expansion import find_machine
 from cpumap.render import json_text, readconfig
 from cpumap.resolve import Choices, resolve
+from cpumap.translation import expansion_of
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +45,7 @@ def add_expand(parser: argparse.ArgumentParser) -> None:
 def run_expand(arguments: argparse.Namespace) -> int:
     request = _request(arguments)
     with open_source(arguments, request) as source:
-        expansion = expand(request, source, open_cpu_map(arguments), machine=arguments.machine)
+        expansion = expansion_of(request, source, open_cpu_map(arguments), machine=arguments.machine)
     static = arguments.type == "static"
     props = expansion.static if static else expansion.full
     sys.stdout.write(
@@ -73,7 +74,7 @@ def add_dump(parser: argparse.ArgumentParser) -> None:
 def run_dump(arguments: argparse.Namespace) -> int:
     request = _request(arguments)
     with open_source(arguments, request) as source:
-        expansion = expand(request, source, open_cpu_map(arguments), machine=arguments.machine)
+        expansion = expansion_of(request, source, open_cpu_map(arguments), machine=arguments.machine)
     cpu = resolve(request, expansion, Choices(pin="custom"))
     for note in cpu.notes:
         print(f"cpumap: {note}", file=sys.stderr)

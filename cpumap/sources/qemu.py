@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from cpumap.cpu import Accel, CpuModel, Definition, Machine, PropertyName, Realised, Value
 from cpumap.cpu_map_entries import CpuidBits
-from cpumap.errors import SourceError, UnknownName
+from cpumap.errors import CannotRealise, SourceError, UnknownName
 from cpumap.qmp import CommandFailed, Conversation, Session
 from cpumap.render import cpu_arguments
 from cpumap.sources import ExpansionType
@@ -128,7 +128,7 @@ class AttachedSource:
         own = self.running()
         typename = own.properties[PropertyName("type")]
         if model.props or typename != f"{model.name}-{self.arch}-cpu":
-            raise SourceError(f"{self.label} can only show its own CPU ({typename}), not make a {model.name}")
+            raise CannotRealise(f"{self.label} can only show its own CPU ({typename}), not make a {model.name}")
         return own
 
     def running(self) -> Realised:
