@@ -76,7 +76,12 @@ def test_spellings_are_those_that_resolve_knows(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("", "not a recording"), ("[]", "not a recording"), ('{"schema": "cpumap.expansions/9"}', "not a recording")],
+    [
+        ("", "not a recording"),
+        ("[]", "not a recording"),
+        ('{"schema": "cpumap.expansions/9"}', "not a recording"),
+        ('{"schema": "cpumap.expansions/1", "qemu": "7.2.0"}', "not a whole recording: it lacks accel, arch"),
+    ],
 )
 def test_files_that_are_no_recordings(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "recording.json"

@@ -20,6 +20,12 @@ NOT_RECORDED = frozenset({"max", "host"})
 AUTO_LEVEL = PropertyName("full-cpuid-auto-level")
 """Whether QEMU raises levels for every feature, or for those of leaf 7 only."""
 
+_PARTS = frozenset(
+    ("qemu", "arch", "accel", "machines", "static", "spellings", "effects", "lacking", "like")
+    + ("definition", "full", "realised", "hidden")
+)
+"""What a recording consists of, beside its schema and what was refused."""
+
 _OF_FEATURES_ALONE = frozenset({"level-func7"})
 """Levels for which no model sets a floor of its own."""
 
@@ -192,6 +198,8 @@ def _read(path: Path) -> dict[str, Any]:
         raise SourceError(f"{path}: not a recording: {err}") from err
     if not isinstance(stored, dict) or stored.get("schema") != SCHEMA:
         raise SourceError(f"{path}: not a recording of `cpumap record` ({SCHEMA})")
+    if missing := sorted(_PARTS - stored.keys()):
+        raise SourceError(f"{path}: not a whole recording: it lacks {', '.join(missing)}")
     return stored
 
 
