@@ -21,8 +21,11 @@ AUTO_LEVEL = PropertyName("full-cpuid-auto-level")
 """Whether QEMU raises levels for every feature, or for those of leaf 7 only."""
 
 _PARTS = frozenset(
-    "qemu arch accel machines static spellings effects lacking like definition full realised hidden".split()
-)
+    {
+        "qemu", "arch", "accel", "machines", "static", "spellings", "effects", "lacking", "like", "definition", "full",
+        "realised", "hidden",
+    }
+)  # fmt: skip
 """What a recording consists of, beside its schema and what was refused."""
 
 _OF_FEATURES_ALONE = frozenset({"level-func7"})
