@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import asdict
 from typing import Any
 
 from cpumap.available import Available, Kind, OptionEffect, listed
@@ -25,12 +26,7 @@ def available_json(
         "signature": [found.family, found.model, found.stepping],
         "features": _features(properties, model, cpu_map),
         "usable-models": [name for name in cpu_map.models if found.models.get(name) == ()],
-        "context": {
-            "qemu": context.qemu,
-            "arch": context.arch,
-            "machine": context.machine,
-            "accel": context.accel,
-        },
+        "context": asdict(context),
         "kind": kind,
         "migratable": migratable,
         "vendor-id": found.vendor,

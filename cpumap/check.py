@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from cpumap.available import makes_cpus, option_effects
@@ -47,16 +47,10 @@ class Checked:
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values."""
-        context = self.context
         return {
             "runnable": self.runnable,
             "enforce-fails": self.enforce_fails,
-            "context": {
-                "qemu": context.qemu,
-                "arch": context.arch,
-                "machine": context.machine,
-                "accel": context.accel,
-            },
+            "context": asdict(self.context),
             "model": self.model,
             "missing": [lack_json(lack) for lack in self.missing],
             "forbidden": [lack_json(lack) for lack in self.forbidden],

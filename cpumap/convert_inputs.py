@@ -131,7 +131,7 @@ class _Peeked:
 
 def _from_tar(stream: Any, name: str) -> Iterator[Input]:
     try:
-        archive: Any = tarfile.open(fileobj=stream, mode="r|*")  # noqa: SIM115
+        archive: Any = tarfile.open(fileobj=stream, mode="r|*")  # noqa: SIM115 - the `with` below closes it; only opening is tried
         with archive:
             for member in archive:
                 if member.isreg() and member.name.endswith(".xml"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache
 from typing import Any, Literal
 
@@ -174,14 +174,8 @@ def json_text(schema: str, answer: Mapping[str, Any]) -> str:
 
 def explicit_json(cpu: ExplicitCpu, cpu_map: CpuMap, style: Style = "plus") -> dict[str, Any]:
     """The CPU as a JSON object: context, model, arguments, each property with its origin, and the notes."""
-    context = cpu.context
     return {
-        "context": {
-            "qemu": context.qemu,
-            "arch": context.arch,
-            "machine": context.machine,
-            "accel": context.accel,
-        },
+        "context": asdict(cpu.context),
         "model": cpu.model,
         "typename": cpu.typename,
         "enforce": cpu.enforce,

@@ -42,7 +42,6 @@ class Choices:
     """What to do with features of the model that cannot be given here; None: off under KVM, keep under tcg."""
     only: frozenset[PropertyName] | None = None
     """With a value: name these properties and what was asked for, no others (`--compact`)."""
-    allow_drift: bool = False
     base: str = "base"
     """The model without properties: `base`, or `custom` in a QEMU that has it."""
 

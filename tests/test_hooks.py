@@ -12,6 +12,7 @@ import pytest
 
 import cpumap
 from cpumap.cli import main
+from cpumap.cpu import PropertyName, Value
 from cpumap.errors import InputError
 from cpumap.hooks import Policy, differences, read_policy
 
@@ -159,9 +160,9 @@ def test_defaults_where_there_is_no_policy(tmp_path: Path) -> None:
 
 
 def test_differences_count_what_is_on() -> None:
-    was = {"a": True, "b": False, "c": 1, "gone-off": False, "gone-on": True}
-    now = {"a": False, "b": False, "c": 2, "new-off": False, "new-on": True}
-    assert differences(was, now) == [  # type: ignore[arg-type]
+    was: dict[str, Value] = {"a": True, "b": False, "c": 1, "gone-off": False, "gone-on": True}
+    now: dict[str, Value] = {"a": False, "b": False, "c": 2, "new-off": False, "new-on": True}
+    assert differences(was, {PropertyName(name): value for name, value in now.items()}) == [
         "a on → off",
         "c 1 → 2",
         "gone-on on → absent",

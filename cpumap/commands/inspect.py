@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import asdict, replace
 from typing import Any
 
 from cpumap.commands.columns import columns
@@ -27,8 +28,6 @@ def _add_format(parser: argparse.ArgumentParser) -> None:
 
 def _request(arguments: argparse.Namespace) -> CpuRequest:
     """The model named on the command line; tcg unless --accel says otherwise, since no domain says kvm."""
-    from dataclasses import replace
-
     return replace(parse_cpu_option(arguments.model, name="MODEL"), accel=arguments.accel or "tcg")
 
 
@@ -52,7 +51,7 @@ def run_expand(arguments: argparse.Namespace) -> int:
         json_text(
             "expand",
             {
-                "context": context_json(expansion.context),
+                "context": asdict(expansion.context),
                 "model": {"name": "base" if static else expansion.model.name, "props": dict(sorted(props.items()))},
                 "static": static or expansion.definition.static,
                 "migration-safe": static or expansion.definition.migration_safe,
@@ -60,11 +59,6 @@ def run_expand(arguments: argparse.Namespace) -> int:
         )
     )
     return 0
-
-
-def context_json(context: Any) -> dict[str, str]:
-    """A `Context` as JSON."""
-    return {"qemu": context.qemu, "arch": context.arch, "machine": context.machine, "accel": context.accel}
 
 
 def add_dump(parser: argparse.ArgumentParser) -> None:
