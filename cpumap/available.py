@@ -166,12 +166,12 @@ def _given(source: Source, machine: str, asked: frozenset[PropertyName]) -> froz
 
 
 def _emulated(features: Iterable[PropertyName], here: ThisMachine, cpu_map: CpuMap) -> Iterator[PropertyName]:
-    """A feature held in an MSR counts as the host's: CPUID does not show it, and KVM reads it from the host."""
+    """A feature held in an MSR that could not be read counts as the host's: KVM reads most of them from the host."""
     from cpumap.cpu_map_entries import CpuidBits
 
     for name in features:
         bits = bits_of(name, cpu_map)
-        readable = not bits or any(isinstance(bit, CpuidBits) for bit in bits)
+        readable = not bits or here.msrs or any(isinstance(bit, CpuidBits) for bit in bits)
         if readable and cpu_map.feature_of(name) not in (here.cpu or ()):
             yield name
 

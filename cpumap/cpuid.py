@@ -1,36 +1,21 @@
-"""CPUID and MSR data ⇄ features: virsh's `<cpudata>`, `cpuid -r` text, /proc/cpuinfo, and this machine's own."""
+"""CPUID and MSR data ⇄ features: bits set in words, vendor and signature, and what /proc/cpuinfo says of them."""
 
 from __future__ import annotations
 
-import re
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from cpumap.cpu import FeatureName, PropertyName
 from cpumap.cpu_map import CpuMap
 from cpumap.cpu_map_entries import REGISTERS, Bits, MsrBits
-from cpumap.errors import CpuidError, SourceError
-
-if TYPE_CHECKING:
-    from cpumap.xml_document import Document
+from cpumap.errors import CpuidError
 
 LeafId = tuple[int, int]
 """A CPUID leaf and subleaf."""
 
 Registers = tuple[int, int, int, int]
 """EAX, EBX, ECX, EDX."""
-
-_RAW = re.compile(
-    r"\s*(?P<leaf>0x[0-9a-f]{1,8})\s+(?P<subleaf>0x[0-9a-f]{1,8}):"
-    r"\s*eax=(0x[0-9a-f]{1,8})\s+ebx=(0x[0-9a-f]{1,8})\s+ecx=(0x[0-9a-f]{1,8})\s+edx=(0x[0-9a-f]{1,8})\s*",
-    re.IGNORECASE,
-)
-
-_SUBLEAVES = {0x7: 3, 0xD: 2, 0xF: 2, 0x10: 4, 0x12: 2, 0x14: 2, 0x1E: 2, 0x24: 2}
-"""Leaves whose subleaves hold features, and how many of them are read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,62 +99,6 @@ def _version(numbers: Identity) -> int:
     return extended << 20 | numbers.model >> 4 << 16 | family << 8 | (numbers.model & 0xF) << 4 | numbers.stepping
 
 
-def read_cpuid(content: bytes | str, *, name: str = "<stdin>") -> CpuidData:
-    """The data in a `<cpudata arch='x86'>` document, or in what `cpuid -r` prints (its first CPU).
-
-    Raises `CpuidError` with `file:line`.
-    """
-    text = content.decode("utf-8", "replace") if isinstance(content, bytes) else content
-    if text.lstrip("\ufeff \t\r\n").startswith("<"):
-        from cpumap.xml_document import Document
-
-        document = Document.parse(content, name, CpuidError)
-        return cpudata(document, document.root)
-    return _raw(text, name)
-
-
-def cpudata(document: Document, element: Any) -> CpuidData:
-    """The data in a `<cpudata arch='x86'>` element: virsh's format, which libvirt's own tools write too."""
-    if element.tag != "cpudata" or element.get("arch") != "x86":
-        raise document.error(element, "CPUID data in XML begin with <cpudata arch='x86'>")
-    cpuid: dict[LeafId, Registers] = {}
-    for entry in element.iterchildren("cpuid"):
-        leaf = document.number(entry, "eax_in", required=True, base=0) or 0
-        values = [document.number(entry, register, base=0) or 0 for register in ("ecx_in", *REGISTERS)]
-        if (leaf, values[0]) in cpuid:
-            raise document.error(entry, f"CPUID leaf 0x{leaf:x}, subleaf {values[0]} is given twice")
-        cpuid[leaf, values[0]] = (values[1], values[2], values[3], values[4])
-    msrs = {}
-    for entry in element.iterchildren("msr"):
-        index = document.number(entry, "index", required=True, base=0) or 0
-        high, low = (document.number(entry, register, base=0) or 0 for register in ("edx", "eax"))
-        msrs[index] = high << 32 | low
-    if not cpuid:
-        raise document.error(element, "no <cpuid> in <cpudata>")
-    return CpuidData(cpuid, msrs)
-
-
-def _raw(text: str, name: str) -> CpuidData:
-    cpuid: dict[LeafId, Registers] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        if re.match(r"\s*CPU(\s+\d+)?:\s*$", line):
-            if cpuid:
-                break  # the next CPU
-            continue
-        match = _RAW.fullmatch(line)
-        if match is None:
-            if line.strip():
-                raise CpuidError(
-                    f"neither <cpudata> nor a line of `cpuid -r`: {line.strip()[:60]!r}", f"{name}:{number}"
-                )
-            continue
-        eax, ebx, ecx, edx = (int(value, 16) for value in match.group(3, 4, 5, 6))
-        cpuid[int(match["leaf"], 16), int(match["subleaf"], 16)] = (eax, ebx, ecx, edx)
-    if not cpuid:
-        raise CpuidError("no CPUID data", name)
-    return CpuidData(cpuid)
-
-
 @dataclass(frozen=True, slots=True)
 class CpuInfo:
     """What Linux says of the first CPU in /proc/cpuinfo: partial, for it hides what the kernel does not use."""
@@ -210,32 +139,3 @@ def _flag_feature(flag: str, linux: Mapping[str, FeatureName], cpu_map: CpuMap) 
         *(cpu_map.feature_of(PropertyName(p)) for p in (flag, flag.replace("_", "-"))),
     )
     return next((name for name in candidates if name in cpu_map.features), None)
-
-
-def own_cpuid(device: Path = Path("/dev/cpu/0/cpuid")) -> CpuidData:
-    """What the first CPU of this machine answers to CPUID; MSRs are not read.
-
-    Raises `SourceError` where the kernel has no such device (module cpuid) or this user may not read it.
-    """
-    try:
-        with device.open("rb", buffering=0) as stream:
-            cpuid = dict(_leaves(stream.fileno()))
-    except OSError as err:
-        raise SourceError(f"cannot read this machine's CPUID: {err}") from err
-    return CpuidData(cpuid)
-
-
-def _leaves(handle: int) -> Iterator[tuple[LeafId, Registers]]:
-    for first in (0, 0x80000000):
-        highest = _ask(handle, first, 0)[0]
-        for leaf in range(first, max(first, min(highest, first + 0xFF)) + 1):
-            for subleaf in range(_SUBLEAVES.get(leaf, 1)):
-                yield (leaf, subleaf), _ask(handle, leaf, subleaf)
-
-
-def _ask(handle: int, leaf: int, subleaf: int) -> Registers:
-    """The device takes ECX in the high half of the offset (Linux: arch/x86/kernel/cpuid.c)."""
-    import os
-
-    eax, ebx, ecx, edx = struct.unpack("<4I", os.pread(handle, 16, subleaf << 32 | leaf))
-    return eax, ebx, ecx, edx

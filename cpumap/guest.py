@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import struct
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -15,8 +14,9 @@ from typing import Literal
 
 from cpumap.cpu import Accel
 from cpumap.cpuid import CpuidData, LeafId, Registers
+from cpumap.cpuid_formats import read_records
 from cpumap.data import data_path
-from cpumap.errors import SourceError
+from cpumap.errors import CpuidError, SourceError
 
 RegisterName = Literal["eax", "ebx", "ecx", "edx"]
 REGISTERS: tuple[RegisterName, ...] = ("eax", "ebx", "ecx", "edx")
@@ -24,10 +24,7 @@ REGISTERS: tuple[RegisterName, ...] = ("eax", "ebx", "ecx", "edx")
 TOPOLOGY_LEAVES = (0x1, 0x4, 0xB, 0x1F, 0x8000001D, 0x8000001E, 0x80000026)
 """What a vCPU other than the first may answer differently; the probe reads these on every vCPU."""
 
-# As in tools/probe/probe.asm: the second dword of records that are not CPUID, and the status it leaves with.
-_MSR, _MSR_FAULT, _VCPU = 0xFFFFFFFF, 0xFFFFFFFE, 0xFFFFFFFD
-_EXIT_STATUS = 0x2A << 1 | 1  # isa-debug-exit shifts
-_RECORD = struct.Struct("<6I")
+_EXIT_STATUS = 0x2A << 1 | 1  # EXIT_STATUS of tools/probe/probe.asm, which isa-debug-exit shifts
 _FIRMWARE_SIZE = 65536  # what -bios wants a multiple of
 
 
@@ -117,7 +114,14 @@ def differences(a: GuestCpu, b: GuestCpu, masks: Sequence[Mask] = MASKS) -> tupl
 def probe(
     qemu: str | Path, machine: str, cpu_args: Sequence[str], *, accel: Accel, smp: str = "1", timeout: float = 30
 ) -> GuestCpu:
-    """The CPU that a guest sees in this QEMU, on this machine type, with these arguments (`["-cpu", "Haswell"]`).
+    """The CPU that a guest sees: what it wrote, read. Arguments and errors: as `probe_records`."""
+    return parse_records(probe_records(qemu, machine, cpu_args, accel=accel, smp=smp, timeout=timeout))
+
+
+def probe_records(
+    qemu: str | Path, machine: str, cpu_args: Sequence[str], *, accel: Accel, smp: str = "1", timeout: float = 30
+) -> bytes:
+    """What a guest writes of its CPU in this QEMU, on this machine type, with these arguments (`["-cpu", "Haswell"]`).
 
     Works on pc, q35, isapc and microvm machine types of QEMU 5.2 and newer; not on the Xen and nitro ones, which
     start no firmware. `smp` is the value of `-smp`, 255 vCPUs at most; the timeout is in seconds. SourceError, with
@@ -131,27 +135,17 @@ def probe(
         command += ["-chardev", f"file,id=probe,path={str(records).replace(',', ',,')}"]
         command += ["-device", "isa-debugcon,chardev=probe", "-device", "isa-debug-exit", *cpu_args]
         _run(command, f"{qemu} on {machine} ({accel})", timeout)
-        return parse_records(records.read_bytes())
+        return records.read_bytes()
 
 
 def parse_records(data: bytes) -> GuestCpu:
-    """What the probe wrote to the debug console (the format is described in tools/probe/probe.asm)."""
-    if not data or len(data) % _RECORD.size:
-        raise SourceError(f"the probe guest wrote {len(data)} bytes, which is no whole number of records")
-    msrs: dict[int, int | None] = {}
-    views: list[dict[LeafId, Registers]] = []
-    view: dict[LeafId, Registers] = {}
-    cpuid = view
-    for leaf, subleaf, eax, ebx, ecx, edx in _RECORD.iter_unpack(data):
-        if subleaf == _VCPU:
-            views.append(view := {})
-        elif subleaf in (_MSR, _MSR_FAULT):
-            msrs[leaf] = edx << 32 | eax if subleaf == _MSR else None
-            view = cpuid  # the boot processor begins with its MSRs
-        else:
-            view[leaf, subleaf] = (eax, ebx, ecx, edx)
-    views.append({key: value for key, value in cpuid.items() if key[0] in TOPOLOGY_LEAVES})
-    return GuestCpu(cpuid, msrs, tuple(sorted(views, key=_apic_id)))
+    """What the probe wrote to the debug console. Errors: `SourceError` when it did not come to its end."""
+    try:
+        cpuid, msrs, others = read_records(data, name="debug console")
+    except CpuidError as err:
+        raise SourceError(str(err)) from err
+    own = {key: value for key, value in cpuid.items() if key[0] in TOPOLOGY_LEAVES}
+    return GuestCpu(cpuid, msrs, tuple(sorted([*others, own], key=_apic_id)))
 
 
 def _run(command: Sequence[str], what: str, timeout: float) -> None:

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from cpumap.cpu import CpuRequest, FeatureName, FeaturePolicy, Policy, PropertyName
 from cpumap.cpu_map import CpuMap
-from cpumap.cpuid import Identity, cpudata, read_cpuid
+from cpumap.cpuid import Identity
+from cpumap.cpuid_formats import cpudata, is_records, read_cpuid
 from cpumap.domain import looks_like_xml, parse_request
 from cpumap.errors import InputError
 from cpumap.xml_document import Document
@@ -61,9 +62,12 @@ def read_cpus(data: bytes | str, cpu_map: CpuMap, *, name: str = "<stdin>") -> l
     """Every CPU in the input, in order: hosts and guests, one document or several after another.
 
     Takes `<capabilities>`, `<domainCapabilities>` (its host-model), a host or guest `<cpu>`, `<domain>`,
-    `<cpudata>`, the output of `cpuid -r`, a `-cpu` string and hosts saved as JSON. Raises `InputError` (`file:line`).
+    `<cpudata>`, the output of `cpuid -r`, the probe guest's records, a `-cpu` string and hosts saved as JSON. Raises
+    `InputError` (`file:line`).
     """
     raw = data.encode() if isinstance(data, str) else data
+    if is_records(raw):
+        return [_decoded(raw, cpu_map, name)]
     if looks_like_xml(raw):
         return [_read_element(document, element, cpu_map) for document, element in _documents(raw, name)]
     text = raw.decode("utf-8", "replace").strip()

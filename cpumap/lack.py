@@ -11,7 +11,8 @@ from typing import Any
 from cpumap.cpu import Accel, FeatureName, PropertyName
 from cpumap.cpu_map import CpuMap
 from cpumap.cpu_map_entries import Bits, MsrBits
-from cpumap.cpuid import features_of, own_cpuid, read_cpuinfo
+from cpumap.cpuid import features_of, read_cpuinfo
+from cpumap.cpuid_own import own_data
 from cpumap.errors import InputError, SourceError
 
 CPU = "host CPU"
@@ -52,20 +53,23 @@ class ThisMachine:
     kernel: frozenset[FeatureName] | None
     partial: bool = False
     """Whether `cpu` is only what Linux shows in /proc/cpuinfo, which leaves features out."""
+    msrs: bool = False
+    """Whether `cpu` has what model-specific registers say as well, which only root may read."""
 
 
 UNKNOWN_MACHINE = ThisMachine(None, None)
 
 
 def this_machine(cpu_map: CpuMap) -> ThisMachine:
-    """This machine's features: the CPU's from CPUID (else /proc/cpuinfo), the kernel's from KVM."""
+    """This machine's features: the CPU's from CPUID and MSRs (else /proc/cpuinfo), the kernel's from KVM."""
     from cpumap.kvm import supported_cpuid
 
     kernel = None
     with suppress(SourceError):  # no KVM: what the kernel would support stays unknown
         kernel = features_of(supported_cpuid(), cpu_map)
     try:
-        return ThisMachine(features_of(own_cpuid(), cpu_map), kernel)
+        data, unread = own_data()
+        return ThisMachine(features_of(data, cpu_map), kernel, msrs=not unread)
     except SourceError:
         return ThisMachine(_from_cpuinfo(cpu_map), kernel, partial=True)
 
@@ -88,7 +92,7 @@ def who_lacks(prop: PropertyName, bits: Iterable[Bits], accel: Accel, machine: T
         return QEMU
     if machine.cpu is not None and feature in machine.cpu:
         return KERNEL
-    unread = machine.partial or any(isinstance(bit, MsrBits) for bit in bits)
+    unread = machine.partial or (not machine.msrs and any(isinstance(bit, MsrBits) for bit in bits))
     if machine.cpu is None or machine.kernel is None:
         return f"{CPU}, {KERNEL} or {QEMU}"
     return f"{CPU} or {KERNEL}" if unread else CPU

@@ -13,7 +13,7 @@ from cpumap.baseline import baseline
 from cpumap.compare import compare, features_of_cpu
 from cpumap.cpu import CpuRequest
 from cpumap.cpu_map import CpuMap, load_cpu_map
-from cpumap.cpuid import own_cpuid
+from cpumap.cpuid_own import own_cpuid
 from cpumap.decode import host_of
 from cpumap.domain import parse_request
 from cpumap.errors import CpumapError

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import struct
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cpumap.cli import main
 from cpumap.cpu_map import load_cpu_map
+from cpumap.cpu_map_entries import MsrBits
 from cpumap.cpuid import (
     CpuidData,
     Identity,
     data_of,
     features_of,
     identity,
-    read_cpuid,
     read_cpuinfo,
     vendor_string,
     with_identity,
 )
-from cpumap.errors import CpuidError
+from cpumap.cpuid_formats import cpudata_text, read_cpuid
+from cpumap.cpuid_own import FEATURE_MSRS, own_cpuid, own_data, own_msrs
+from cpumap.errors import CpuidError, SourceError
 
 MAP = load_cpu_map()
+
+RECORDS = Path(__file__).parent / "guests/Nehalem.records"
+"""What the probe guest wrote on pc-q35-7.2 of QEMU 7.2 under tcg: -cpu Nehalem,x-force-features=on."""
 
 RAW = """CPU 0:
    0x00000000 0x00: eax=0x0000000d ebx=0x756e6547 ecx=0x6c65746e edx=0x49656e69
@@ -46,6 +55,49 @@ def test_both_formats_say_the_same(text: str, more: set[str]) -> None:
     assert {str(name) for name in features_of(data, MAP)} == {
         "pni", "pclmuldq", "fpu", "tsc", "avx2", "arch-capabilities", *more
     }  # fmt: skip
+
+
+def test_the_probe_guests_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Known by their content, wherever CPUID data may stand; the same as what they are as <cpudata>."""
+    data = read_cpuid(RECORDS.read_bytes())
+    assert (vendor_string(data), identity(data)) == ("GenuineIntel", Identity(6, 26, 3))
+    assert data.msrs[0x480] == 0
+    written = cpudata_text(data)
+    assert read_cpuid(written) == data
+    for content in (RECORDS.read_bytes(), written.encode()):
+        file = tmp_path / "cpu"
+        file.write_bytes(content)
+        assert main(["decode", "--as", "guest", str(file)]) == 0
+        assert "<model fallback='allow'>Nehalem</model>" in capsys.readouterr().out
+        assert main(["compare", str(file), str(RECORDS)]) == 0
+        assert capsys.readouterr().out == "identical\n"
+
+
+def test_records_of_a_guest_that_did_not_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "cpu.records"
+    file.write_bytes(RECORDS.read_bytes()[:-1])
+    assert main(["decode", str(file)]) == 2
+    assert "what a probe guest wrote is cut off" in capsys.readouterr().err
+
+
+@given(st.dictionaries(st.integers(0, 0xFFFFFFFF), st.integers(0, 2**64 - 1)))
+def test_registers_come_back(msrs: dict[int, int]) -> None:
+    data = CpuidData({(7, 1): (1, 2, 3, 0xFFFFFFFF)}, msrs)
+    assert read_cpuid(cpudata_text(data)) == data
+
+
+def test_registers_are_read_at_their_numbers(tmp_path: Path) -> None:
+    """A file in place of the device: what it has no 8 bytes for is not there. Without a file, that is an error."""
+    device = tmp_path / "msr"
+    device.write_bytes(bytes(0x10A) + (0x2B).to_bytes(8, "little"))
+    assert own_msrs(device) == {0xCF: 0, 0x10A: 0x2B}
+    with pytest.raises(SourceError, match=r"cannot read this machine's MSRs: .*No such file"):
+        own_msrs(tmp_path / "none")
+
+
+def test_every_register_of_a_feature_is_read() -> None:
+    held = {bits.index for feature in MAP.features.values() for bits in feature.bits if isinstance(bits, MsrBits)}
+    assert held <= set(FEATURE_MSRS)
 
 
 @pytest.mark.parametrize(
@@ -110,11 +162,16 @@ BAD = [
     ("<cpudata arch='x86'>\n<cpuid eax_in='x'/></cpudata>", "in:2: invalid value for attribute 'eax_in'"),
     ("<cpudata arch='x86'>\n<cpuid eax_in='1'/>\n<cpuid eax_in='1'/></cpudata>", "in:3: CPUID leaf 0x1, subleaf 0"),
     ("<cpudata", "in:1: not well-formed XML"),
+    (bytes(23), "in: what a probe guest wrote is cut off: 23 bytes are no whole number of records"),
+    (
+        struct.pack("<6I", 1, 0, 0, 0, 0, 0) + struct.pack("<6I", 2, 0, 0, 0, 0, 0),
+        "in: what a probe guest wrote is cut off: there is no",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("text", "message"), BAD)
-def test_bad_data(text: str, message: str) -> None:
+def test_bad_data(text: str | bytes, message: str) -> None:
     with pytest.raises(CpuidError) as raised:
         read_cpuid(text, name="in")
     assert str(raised.value).startswith(message)
@@ -129,9 +186,6 @@ def test_what_is_no_cpuinfo() -> None:
 def test_this_machine_is_one_machine() -> None:
     """The kernel's CPUID device, the cpuid program and the kernel's own flags speak of the same CPU."""
     import subprocess
-    from pathlib import Path
-
-    from cpumap.cpuid import own_cpuid
 
     printed = read_cpuid(subprocess.run(["cpuid", "-r"], check=True, capture_output=True, timeout=30).stdout)
     own = own_cpuid()
@@ -139,3 +193,19 @@ def test_this_machine_is_one_machine() -> None:
     info = read_cpuinfo(Path("/proc/cpuinfo").read_text(), MAP)
     assert (info.vendor, info.identity) == (vendor_string(own), identity(own))
     assert info.features <= features_of(own, MAP)
+
+
+@pytest.mark.live
+def test_registers_of_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    """Read where Linux gives them; where it does not, `decode` says so. What is read is what the features go by."""
+    data, unread = own_data()
+    assert data.cpuid == own_cpuid().cpuid
+    assert main(["decode", "/dev/cpu/0/cpuid"]) == 0
+    said = capsys.readouterr().err
+    if Path("/dev/cpu/0/msr").exists():
+        assert not unread and not said
+        assert (0x10A in data.msrs) == ("arch-capabilities" in features_of(data, MAP))
+        assert (0x480 in data.msrs) == ("vmx" in features_of(data, MAP))
+    else:
+        assert not data.msrs
+        assert "/dev/cpu/0/msr" in unread and said.endswith("features that MSRs hold are unknown, and left out\n")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from cpumap.cli import main
 from cpumap.compare import features_of_cpu
 from cpumap.cpu import Accel, CpuRequest
 from cpumap.cpu_map import load_cpu_map
@@ -20,7 +21,17 @@ from cpumap.cpuid import Registers
 from cpumap.data import data_path
 from cpumap.decode import decode, known_from
 from cpumap.errors import SourceError
-from cpumap.guest import MASKS, REGISTERS, BitDifference, GuestCpu, Mask, differences, parse_records, probe
+from cpumap.guest import (
+    MASKS,
+    REGISTERS,
+    BitDifference,
+    GuestCpu,
+    Mask,
+    differences,
+    parse_records,
+    probe,
+    probe_records,
+)
 
 TOP = Path(__file__).resolve().parent.parent
 VENDOR_AMD = struct.unpack("<3I", b"AuthenticAMD")
@@ -298,3 +309,37 @@ def test_what_a_guest_reads_is_decoded_as_its_model(qemu: Path, model: str) -> N
     assert isinstance(decoded, CpuRequest)
     assert decoded.model is not None and decoded.model.startswith(model)
     assert features_of_cpu(decoded, cpu_map) == known_from(seen, cpu_map).features
+
+
+@pytest.mark.live
+def test_a_guest_on_file(qemus: Mapping[str, Path]) -> None:
+    """The recording that other tests read is what the guest writes today."""
+    written = probe_records(qemus["7.2"], "pc-q35-7.2", ["-cpu", "Nehalem,x-force-features=on"], accel="tcg")
+    assert written == (TOP / "tests/guests/Nehalem.records").read_bytes()
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("accel", ["tcg", "kvm"])
+def test_from_a_guest_through_a_file_to_its_model(
+    qemu: Path, kvm: Path, accel: Accel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`expand --type guest`, and the guest's own records: decode gives the CPU back that QEMU was told."""
+    assert main(["expand", "--type", "guest", "--qemu", str(qemu), "--accel", accel, "Westmere,-popcnt,+cx16"]) == 0
+    shown, records = tmp_path / "guest.xml", tmp_path / "guest.records"
+    shown.write_text(capsys.readouterr().out)
+    how = ",x-force-features=on" if accel == "tcg" else ""
+    arguments = ["-cpu", f"Westmere,-popcnt,+cx16{how}"]
+    records.write_bytes(probe_records(qemu, "pc", arguments, accel=accel))
+    answers = []
+    for file in (shown, records):
+        assert main(["decode", "--as", "guest", str(file)]) == 0
+        answers.append(capsys.readouterr().out)
+    assert answers[0] == answers[1]
+    if accel == "tcg":
+        assert "<model fallback='allow'>Westmere</model>" in answers[0]
+        assert "<feature policy='disable' name='popcnt'/>" in answers[0]
+
+
+def test_a_guest_needs_a_qemu_to_start(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["expand", "--type", "guest", "--recorded", "7.2", "Haswell"]) == 2
+    assert "expand starts guests: name a QEMU binary that is here with --qemu PATH" in capsys.readouterr().err

@@ -96,7 +96,10 @@ def run_host(arguments: argparse.Namespace) -> int:
     cpu_map = open_cpu_map(arguments)
     # Without a domain that says so, kvm is what a host is asked about.
     with open_source(arguments, CpuRequest(accel=arguments.accel or "kvm")) as source:
-        found = available(source, cpu_map, _here(source, cpu_map), arguments.machine)
+        here = _here(source, cpu_map)
+        found = available(source, cpu_map, here, arguments.machine)
+    if here.cpu is not None and not here.msrs:
+        print("cpumap: this CPU's MSRs cannot be read: features that they hold count as its own", file=sys.stderr)
     for breach in found.breaches:
         print(f"cpumap: QEMU breaks its promise: {breach}", file=sys.stderr)
     kind: Kind = arguments.kind

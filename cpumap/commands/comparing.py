@@ -15,7 +15,9 @@ from cpumap.commands.sourcing import add_cpu_map_option, add_source_options, is_
 from cpumap.compare import compare
 from cpumap.cpu import CpuRequest
 from cpumap.cpu_map import CpuMap
-from cpumap.cpuid import CpuidData, own_cpuid, read_cpuid
+from cpumap.cpuid import CpuidData
+from cpumap.cpuid_formats import read_cpuid
+from cpumap.cpuid_own import own_data
 from cpumap.decode import decode
 from cpumap.described import DescribedHost, described, read_described, request_on
 from cpumap.errors import InputError
@@ -31,7 +33,7 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "host",
         metavar="HOST",
-        help="capabilities, domcapabilities, <cpu>, <cpudata>, `cpuid -r` or `cpumap host --format json`; "
+        help="capabilities, domcapabilities, <cpu>, CPUID data as for `decode`, or `cpumap host --format json`; "
         "with a source, the word `host`: what its QEMU can enable here",
     )
     parser.add_argument("cpu", metavar="CPU", help="domain XML, <cpu> element or -cpu string; - is standard input")
@@ -194,7 +196,10 @@ def _kept(content: bytes, name: str) -> list[str]:
 
 def add_decode(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "file", metavar="FILE", help="<cpudata>, the output of `cpuid -r`, or /dev/cpu/0/cpuid; - is standard input"
+        "file",
+        metavar="FILE",
+        help="<cpudata>, the output of `cpuid -r`, what the probe guest wrote (see `expand --type guest`), "
+        "or /dev/cpu/0/cpuid; - is standard input",
     )
     parser.add_argument(
         "--as",
@@ -217,7 +222,10 @@ def run_decode(arguments: argparse.Namespace) -> int:
 
 def _cpuid(file: str) -> CpuidData:
     if file != "-" and Path(file).is_char_device():
-        return own_cpuid(Path(file))
+        data, unread = own_data(Path(file))
+        if unread:
+            print(f"cpumap: {unread}: features that MSRs hold are unknown, and left out", file=sys.stderr)
+        return data
     return read_cpuid(read_file(file), name=file)
 
 

@@ -8,10 +8,12 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from cpumap.commands.columns import columns
-from cpumap.commands.sourcing import add_source_options, open_cpu_map, open_source
-from cpumap.cpu import CpuRequest, Definition, Machine
+from cpumap.commands.sourcing import add_source_options, open_cpu_map, open_source, start_qemu
+from cpumap.cpu import CpuModel, CpuRequest, Definition, Expansion, Machine
 from cpumap.cpu_option import parse_cpu_option
-from cpumap.expansion import find_machine
+from cpumap.cpuid import CpuidData
+from cpumap.cpuid_formats import cpudata_text
+from cpumap.expansion import expand, find_machine
 from cpumap.render import json_text, readconfig
 from cpumap.resolve import Choices, resolve
 from cpumap.translation import expansion_of
@@ -34,15 +36,19 @@ def _request(arguments: argparse.Namespace) -> CpuRequest:
 def add_expand(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--type",
-        choices=("static", "full"),
+        choices=("static", "full", "guest"),
         default="full",
-        help="static: on the model `base`, the same everywhere; full: every property (default: full)",
+        help="static: on the model `base`, the same everywhere; full: every property; guest: the CPUID and MSRs that "
+        "a guest reads, as <cpudata>, which `decode` takes (starts --qemu PATH; tcg unfiltered) (default: full)",
     )
     _add_model(parser)
 
 
 def run_expand(arguments: argparse.Namespace) -> int:
     request = _request(arguments)
+    if arguments.type == "guest":
+        sys.stdout.write(cpudata_text(_seen_by_a_guest(arguments, request)))
+        return 0
     with open_source(arguments, request) as source:
         expansion = expansion_of(request, source, open_cpu_map(arguments), machine=arguments.machine)
     static = arguments.type == "static"
@@ -59,6 +65,19 @@ def run_expand(arguments: argparse.Namespace) -> int:
         )
     )
     return 0
+
+
+def _seen_by_a_guest(arguments: argparse.Namespace, request: CpuRequest) -> CpuidData:
+    from cpumap.verify import look
+
+    with start_qemu(arguments, request) as source:
+        expansion = expand(request, source, open_cpu_map(arguments), machine=arguments.machine)
+        return look(source, expansion.context.machine, _as_named(expansion)).data()
+
+
+def _as_named(expansion: Expansion) -> CpuModel:
+    """Under the name asked for: old machine types change Haswell, and not the Haswell-v1 that it stands for."""
+    return replace(expansion.model, name=expansion.definition.name)
 
 
 def add_dump(parser: argparse.ArgumentParser) -> None:

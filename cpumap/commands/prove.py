@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from cpumap.commands.columns import columns
 from cpumap.commands.reading import read_file
-from cpumap.commands.sourcing import add_source_options, open_cpu_map, open_source
+from cpumap.commands.sourcing import add_source_options, open_cpu_map, open_source, start_qemu
 from cpumap.compact import changing_properties
 from cpumap.cpu import CpuRequest
 from cpumap.cpu_map import CpuMap
@@ -20,7 +19,7 @@ from cpumap.cpu_option import parse_cpu_option
 from cpumap.diff import CpuDifference, diff
 from cpumap.difference import GuestDifference, PropertyDifference
 from cpumap.domain import parse_request
-from cpumap.errors import InputError, UnknownName
+from cpumap.errors import UnknownName
 from cpumap.expansion import expand, find_machine
 from cpumap.files import write_atomically
 from cpumap.render import json_text
@@ -47,7 +46,7 @@ def run_verify(arguments: argparse.Namespace) -> int:
     request = parse_request(read_file(arguments.file), name=arguments.file)
     cpu_map = open_cpu_map(arguments)
     with ExitStack() as stack:
-        source = stack.enter_context(_started(arguments, request))
+        source = stack.enter_context(start_qemu(arguments, request))
         target = source
         if arguments.target_qemu:
             target = stack.enter_context(QemuSource(arguments.target_qemu, source.accel))
@@ -58,14 +57,6 @@ def run_verify(arguments: argparse.Namespace) -> int:
         report = verify(cpu, expansion, source, [(target, name) for name in machines], cpu_map, only=only)
     sys.stdout.write(json_text("verify", report.as_json()) if arguments.format == "json" else _report_text(report))
     return 0 if report.holds else 1
-
-
-def _started(arguments: argparse.Namespace, request: CpuRequest) -> QemuSource:
-    """A QEMU to start: the proof needs one that runs guests."""
-    binary = arguments.qemu or request.emulator
-    if arguments.qmp or arguments.recorded or arguments.connect or not binary or not os.access(binary, os.X_OK):
-        raise InputError("verify starts guests: name a QEMU binary that is here with --qemu PATH")
-    return QemuSource(binary, arguments.accel or request.accel)
 
 
 def _targets(arguments: argparse.Namespace, target: Source, machine: str) -> list[str]:
@@ -144,7 +135,7 @@ def run_diff(arguments: argparse.Namespace) -> int:
     with ExitStack() as stack:
         live = arguments.guest or arguments.target_qemu
         source: Source = (
-            stack.enter_context(_started(arguments, request))
+            stack.enter_context(start_qemu(arguments, request))
             if live
             else stack.enter_context(open_source(arguments, request))
         )

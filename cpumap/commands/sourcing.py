@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,12 +11,14 @@ from typing import TYPE_CHECKING
 
 from cpumap.cpu import CpuRequest
 from cpumap.cpu_map import CpuMap, load_cpu_map
+from cpumap.errors import InputError
 from cpumap.sources import Source
 from cpumap.sources.choose import Wanted, choose_source, connected_source
 from cpumap.sources.recorded import RecordedSource
 
 if TYPE_CHECKING:
     from cpumap.described import DescribedHost
+    from cpumap.sources.qemu import QemuSource
 
 
 def add_source_options(
@@ -73,6 +76,16 @@ def open_source(arguments: argparse.Namespace, request: CpuRequest | None = None
         yield source
     finally:
         source.close()
+
+
+def start_qemu(arguments: argparse.Namespace, request: CpuRequest) -> QemuSource:
+    """A QEMU that runs guests, to see a CPU with their eyes. Errors: `InputError` when none is named that is here."""
+    from cpumap.sources.qemu import QemuSource
+
+    binary = arguments.qemu or request.emulator
+    if arguments.qmp or arguments.recorded or arguments.connect or not binary or not os.access(binary, os.X_OK):
+        raise InputError(f"{arguments.command} starts guests: name a QEMU binary that is here with --qemu PATH")
+    return QemuSource(binary, arguments.accel or request.accel)
 
 
 @contextmanager
