@@ -124,7 +124,7 @@ def test_every_package_imported_is_required() -> None:
     third_party = {name.partition(".")[0] for name in modules} - set(sys.stdlib_module_names) - {"cpumap"}
     declared = (TREE / "setup.cfg").read_text().lower()
     owners = {**packages_distributions(), "qemu": ["qemu.qmp"]}
-    owners |= dict.fromkeys(["libvirt", "libvirt_qemu"], ["libvirt-python"])  # also where it is not installed
+    owners |= {name: ["libvirt-python"] for name in ("libvirt", "libvirt_qemu")}  # also where it is not installed
     missing = {name for name in third_party if f"{owners.get(name, [name])[0].lower()}>=" not in declared}
     assert third_party and not missing
 
