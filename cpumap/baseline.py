@@ -8,7 +8,7 @@ from dataclasses import replace
 from cpumap.compare import features_of_cpu
 from cpumap.cpu import CpuRequest, FeatureName, FeaturePolicy
 from cpumap.cpu_map import CpuMap
-from cpumap.decode import Known, best_fit, guest_policies
+from cpumap.decode import NO_BLOCKERS, Blockers, Known, best_fit, guest_policies
 from cpumap.errors import InputError, ResolveError
 from cpumap.host import Cpu
 
@@ -24,12 +24,14 @@ def baseline(
     migratable: bool = False,
     models: Collection[str] | None = None,
     known: Collection[FeatureName] | None = None,
+    blockers: Blockers = NO_BLOCKERS,
 ) -> CpuRequest:
     """The guest CPU with everything that all of these have in common.
 
     `features` names every feature of the model; `migratable` leaves out what keeps a guest from being migrated;
-    `models` are the models that may be used, and `known` the features, if not all of the map's. Raises `ResolveError`
-    when the CPUs have nothing in common, `InputError` for a CPU without a model.
+    `models` are the models that may be used, and `known` the features, if not all of the map's; `blockers` are what a
+    hypervisor cannot give of each model, and is disabled in the one chosen (virConnectBaselineHypervisorCPU).
+    Raises `ResolveError` when the CPUs have nothing in common, `InputError` for a CPU without a model.
     """
     if not cpus:
         raise InputError("a baseline needs at least one CPU")
@@ -43,7 +45,7 @@ def baseline(
     if not common:
         raise ResolveError("the CPUs are incompatible: they have no feature in common")
     own = {cpu.model for cpu in cpus if cpu.model is not None}
-    fit = best_fit(Known(common, vendor), cpu_map, "guest", models, own)
+    fit = best_fit(Known(common, vendor), cpu_map, "guest", models, own, blockers)
     listed = tuple(f for f in guest_policies(fit, cpu_map) if f.name not in NEVER_GIVEN)
     if migratable:
         listed = _migratable(listed, cpu_map.ordered(fit.model.features & cpu_map.blocking), cpu_map)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cpumap.available import available
+from cpumap.available import HOST_MODELS, available
 from cpumap.available_json import available_json
+from cpumap.baseline import baseline
 from cpumap.check import Checked, check
 from cpumap.compare import COMPATIBLE, Verdict
-from cpumap.cpu import CpuRequest, FeaturePolicy, Machine, PropertyName
+from cpumap.cpu import CpuModel, CpuRequest, FeaturePolicy, Machine, PropertyName, Value
 from cpumap.cpu_map import CpuMap
 from cpumap.described import DescribedHost, known_to, read_described, request_on
 from cpumap.errors import ResolveError, SourceError
 from cpumap.expansion import expand, find_machine
+from cpumap.host import Cpu
 from cpumap.lack import UNKNOWN_MACHINE, ThisMachine, lack_json
 from cpumap.render import json_text
 from cpumap.sources import Source
@@ -156,3 +158,28 @@ def runnable_on_all(
         if not checked.runnable:
             raise ResolveError(f"{host.name} cannot run the baseline: {_reason(checked)}")
     return request, tuple(disabled)
+
+
+def hypervisor_baseline(
+    source: Source, cpus: Sequence[Cpu], cpu_map: CpuMap, *, features: bool = False, migratable: bool = False
+) -> CpuRequest:
+    """The baseline by the rules of libvirt's virConnectBaselineHypervisorCPU, for the source's QEMU on its host.
+
+    Of the map's models those that QEMU has, less what QEMU cannot give of the one chosen; of the features those that
+    QEMU has properties for, and, where they are to be migratable, does not keep from a migratable CPU. Unlike
+    `runnable_on_all` it leaves features in that QEMU cannot add to the model. Errors: as `baseline`.
+    """
+    definitions = {d.name: d for d in source.definitions("none") if d.name in cpu_map.models}
+    blockers = {
+        name: [cpu_map.feature_of(PropertyName(lack)) for lack in definition.unavailable]
+        for name, definition in definitions.items()
+    }
+    most, kept = (_most(source, migratable=value) for value in (False, True))
+    # Under tcg libvirt takes every feature for migratable, and so does QEMU.
+    lost = {name for name, value in most.items() if value is True and kept[name] is False} if migratable else set()
+    known = frozenset(cpu_map.feature_of(name) for name in most.keys() - lost)
+    return baseline(cpus, cpu_map, features=features, models=definitions, known=known, blockers=blockers)
+
+
+def _most(source: Source, *, migratable: bool) -> Mapping[PropertyName, Value]:
+    return source.expand("none", CpuModel(HOST_MODELS[source.accel], {PropertyName("migratable"): migratable}), "full")

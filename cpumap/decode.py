@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 from cpumap.cpu import CpuRequest, FeatureName, FeaturePolicy
@@ -14,6 +15,11 @@ from cpumap.errors import ResolveError
 from cpumap.host import HostCpu
 
 Side = Literal["host", "guest"]
+
+Blockers = Mapping[str, Collection[FeatureName]]
+"""Model → features that keep a hypervisor from running it: what QEMU says is unavailable of it."""
+
+NO_BLOCKERS: Blockers = MappingProxyType({})
 
 _BROKEN_TSX = frozenset({FeatureName("hle"), FeatureName("rtm")})
 
@@ -90,7 +96,7 @@ def guest_policies(fit: Fit, cpu_map: CpuMap) -> tuple[FeaturePolicy, ...]:
     What was removed from the model is named too: a QEMU may still have it in its model of that name.
     """
     listed = policies(fit)
-    removed = cpu_map.ordered(fit.model.removed - frozenset(fit.more))
+    removed = cpu_map.ordered(fit.model.removed - frozenset(fit.more) - frozenset(fit.less))
     return (*listed, *(FeaturePolicy(name, "disable") for name in removed))
 
 
@@ -100,25 +106,26 @@ def best_fit(
     as_: Side,
     models: Collection[str] | None = None,
     preferred: Collection[str] = (),
+    blockers: Blockers = NO_BLOCKERS,
 ) -> Fit:
     """The model that describes a CPU best, libvirt's choice. Of equals the last in the map wins.
 
     A single `preferred` model is taken if it fits at all; of several, each is taken in place of one that must
     disable more. Else a model of the CPU's family and model numbers comes first, then the one with the lowest score.
-    Raises `ResolveError`.
+    The `blockers` of a model are disabled in it. Raises `ResolveError`.
     """
     best: _Candidate | None = None
     for model in reversed(list(cpu_map.models.values())):
         if not _eligible(model, known, as_, models):
             continue
         if len(preferred) == 1 and model.name in preferred:
-            return _fit(model, known, cpu_map)
-        candidate = _candidate(model, known, as_)
+            return _fit(model, known, cpu_map, blockers)
+        candidate = _candidate(model, known, as_, blockers)
         if best is None or _better(candidate, best, model.name in preferred):
             best = candidate
     if best is None:
         raise ResolveError("cannot find a CPU model that matches the CPU's features")
-    return _fit(best.model, known, cpu_map)
+    return _fit(best.model, known, cpu_map, blockers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,17 +153,23 @@ def _eligible(model: Model, known: Known, as_: Side, models: Collection[str] | N
     return model.decode_guest
 
 
-def _fit(model: Model, known: Known, cpu_map: CpuMap) -> Fit:
-    more, less = known.features - model.features, model.features - known.features
+def _fit(model: Model, known: Known, cpu_map: CpuMap, blockers: Blockers) -> Fit:
+    more, less = _apart(model, known, blockers)
     return Fit(model, cpu_map.ordered(more), cpu_map.ordered(less))
 
 
-def _candidate(model: Model, known: Known, as_: Side) -> _Candidate:
-    more = len(known.features - model.features)
-    less = 0 if as_ == "host" else len(model.features - known.features) + len(model.removed - known.features)
+def _apart(model: Model, known: Known, blockers: Blockers) -> tuple[frozenset[FeatureName], frozenset[FeatureName]]:
+    """What the CPU has beyond the model, and lacks of it. What is to be added to the model, libvirt never disables."""
+    more = known.features - model.features
+    return more, (model.features - known.features) | (frozenset(blockers.get(model.name, ())) - more)
+
+
+def _candidate(model: Model, known: Known, as_: Side, blockers: Blockers) -> _Candidate:
+    more, lacking = _apart(model, known, blockers)
+    less = 0 if as_ == "host" else len(lacking) + len(model.removed - known.features - lacking)
     pairs = (less + 1) // 2
     penalty = pairs * (pairs + 2)
-    return _Candidate(model, _signed(model, known.identity), 2 * (more + less) + penalty, penalty)
+    return _Candidate(model, _signed(model, known.identity), 2 * (len(more) + less) + penalty, penalty)
 
 
 def _better(new: _Candidate, best: _Candidate, preferred: bool) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,7 @@ import pytest
 
 from cpumap.baseline import baseline
 from cpumap.compare import compare, features_of_cpu
+from cpumap.compare_qemu import hypervisor_baseline
 from cpumap.cpu import CpuRequest
 from cpumap.cpu_map import CpuMap, load_cpu_map
 from cpumap.cpuid_own import own_cpuid
@@ -18,6 +21,7 @@ from cpumap.decode import host_of
 from cpumap.domain import parse_request
 from cpumap.errors import CpumapError
 from cpumap.host import HostCpu, read_cpus, read_host
+from cpumap.sources.cached import CachedSource
 from cpumap.update import update
 
 if TYPE_CHECKING:
@@ -29,6 +33,10 @@ LIBVIRTS = Path("/usr/share/libvirt/cpu_map")
 QEMU = "/usr/bin/qemu-system-x86_64"
 MACHINE = "pc-q35-7.2"
 VERDICTS = {0: "incompatible", 1: "identical", 2: "superset"}
+Ask = Callable[[list[str], int], str]
+HYPERVISOR_BASELINES = int(os.environ.get("CPUMAP_BASELINES", "200"))
+"""How many are compared with libvirt's for each domain type."""
+
 POLICIES = ("force", "require", "optional", "disable", "forbid")
 
 FIRST_VENDOR = "libvirt overlooks the vendor of the first CPU's model when that CPU names none, and may mix vendors"
@@ -121,7 +129,7 @@ def test_baselines(libvirt_connection: libvirt.virConnect, cpu_map: CpuMap) -> N
         model = seed.choice(list(cpu_map.models)) if seed.random() < 0.4 else None
         inputs = [host_xml(cpu_map, seed, model) for _ in range(seed.choice([1, 2, 2, 3]))]
         named, migratable = seed.choice([(False, False), (True, False), (False, True), (True, True)])
-        theirs = _baseline(libvirt_connection, inputs, named + 2 * migratable)
+        theirs = _baseline(libvirt_connection.baselineCPU, inputs, named + 2 * migratable)
         try:
             cpus = [read_host(xml, cpu_map) for xml in inputs]
             ours = cpu_xml(baseline(cpus, cpu_map, features=named, migratable=migratable))
@@ -136,6 +144,36 @@ def test_baselines(libvirt_connection: libvirt.virConnect, cpu_map: CpuMap) -> N
     assert same > 250 and refused > 10 and improved > 0
 
 
+@pytest.mark.parametrize("kind", ["kvm", "qemu"])
+def test_baselines_for_a_hypervisor(
+    libvirt_connection: libvirt.virConnect, cpu_map: CpuMap, kvm: Path, tmp_path: Path, kind: str
+) -> None:
+    """The same `<cpu>`, byte for byte, from the same QEMU; or the one difference that is meant."""
+    seed = random.Random(2026)
+    same = mixed = 0
+    with closing(CachedSource(QEMU, "kvm" if kind == "kvm" else "tcg", tmp_path)) as source:
+        for _ in range(HYPERVISOR_BASELINES):
+            model = seed.choice(list(cpu_map.models)) if seed.random() < 0.4 else None
+            inputs = [host_xml(cpu_map, seed, model) for _ in range(seed.choice([1, 2, 2, 3]))]
+            named, migratable = seed.choice([(False, False), (True, False), (False, True), (True, True)])
+            theirs = _baseline(_of_hypervisor(libvirt_connection, kind), inputs, named + 2 * migratable)
+            cpus = [read_host(xml, cpu_map) for xml in inputs]
+            try:
+                ours = cpu_xml(hypervisor_baseline(source, cpus, cpu_map, features=named, migratable=migratable))
+            except CpumapError:
+                ours = None
+            if ours != theirs:
+                assert _cause(cpus, ours, False, cpu_map) == FIRST_VENDOR, (inputs, ours, theirs)
+                mixed += 1
+            else:
+                same += ours is not None
+    assert same > 0.6 * HYPERVISOR_BASELINES and mixed > 0
+
+
+def _of_hypervisor(connection: Any, kind: str) -> Ask:
+    return lambda xml, flags: connection.baselineHypervisorCPU(QEMU, "x86_64", MACHINE, kind, xml, flags)
+
+
 def _cause(cpus: list[HostCpu], ours: str | None, migratable: bool, cpu_map: CpuMap) -> str:
     """Why libvirt's baseline of these may differ, empty when it should not."""
     vendors = [cpu.vendor or cpu_map.models[str(cpu.model)].vendor for cpu in cpus]
@@ -145,11 +183,11 @@ def _cause(cpus: list[HostCpu], ours: str | None, migratable: bool, cpu_map: Cpu
     return MODEL_BLOCKS if migratable and disabled else ""
 
 
-def _baseline(connection: Any, inputs: list[str], flags: int) -> str | None:
+def _baseline(ask: Ask, inputs: list[str], flags: int) -> str | None:
     import libvirt
 
     try:
-        answer: str = connection.baselineCPU(inputs, flags)
+        answer: str = ask(inputs, flags)
     except libvirt.libvirtError:
         return None
     return answer
