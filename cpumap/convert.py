@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from operator import attrgetter
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from cpumap.cpu import CpuRequest, ExplicitCpu
 from cpumap.cpu_map import CpuMap
+from cpumap.domain_edit import Edit, cpu_edits, edited
+from cpumap.domain_gist import Gist, read_gist
 from cpumap.domain_layout import Layout
 from cpumap.errors import CpumapError, DomainError, InputError, SourceError
 from cpumap.expansion import find_machine
@@ -30,10 +32,11 @@ EXIT_CODES: dict[Status, int] = {"converted": 0, "explicit": 0, "skipped": 0, "r
 QUESTIONS_KEPT = 2000
 """Answers remembered, some 20 KB each: fleets have far fewer kinds of CPU, and memory stays bounded if one has not."""
 
-GISTS_KEPT = 8000
-"""Gists remembered, 1 KB each: a CPU has one for each number of vCPUs and the like."""
+GISTS_KEPT = 4000
+"""Gists remembered, some 10 KB each with their edits: a CPU has one for each topology and the like."""
 
 Key = tuple[Any, ...]
+T = TypeVar("T")
 
 _APART = frozenset({"features", "settings", "topology", "vcpus", "where"})
 """Not in a question as they are: see `question_key`; and what never changes the CPU of one vCPU."""
@@ -43,7 +46,7 @@ _COUNTED = attrgetter(*(field.name for field in fields(CpuRequest) if field.name
 _KEPT_HERE = "<!-- kept -->"
 """Stands in an answer for the document's own children of `<cpu>`."""
 
-_KEPT_LINE = f"  {_KEPT_HERE}\n".encode()
+_KEPT_LINE = f"  {_KEPT_HERE}\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ class Answer:
     """What makes a document's CPU explicit, or why there is no such thing."""
 
     number: int
-    element: bytes | None = None
+    element: str | None = None
     arguments: tuple[str, ...] = ()
     machine: str | None = None
     """The machine type to move to."""
@@ -95,24 +98,32 @@ class Question:
     request: CpuRequest
 
 
+class _Change(NamedTuple):
+    """An answer, and the edits that put it into a document, in offsets of the gist; none where it is there already."""
+
+    answer: Answer
+    edits: tuple[Edit, ...]
+
+
 @dataclass
 class _Learnt:
     """What this process was told in a run."""
 
     answers: dict[Key, Answer] = field(default_factory=dict)
-    keys: dict[str, Key] = field(default_factory=dict)
-    """The question of a gist."""
+    changes: dict[str, _Change] = field(default_factory=dict)
+    """What becomes of documents with this gist."""
 
     def add(self, answers: Mapping[Key, Answer]) -> None:
         """Remembers these answers, and forgets the oldest of too many."""
         self.answers.update(answers)
-        _forget_oldest(self.answers, QUESTIONS_KEPT)
-        _forget_oldest(self.keys, GISTS_KEPT)
+        gone = _forget_oldest(self.answers, QUESTIONS_KEPT)
+        if gone:
+            self.changes = {gist: change for gist, change in self.changes.items() if change.answer not in gone}
+        _forget_oldest(self.changes, GISTS_KEPT)
 
 
-def _forget_oldest(known: dict[Any, Any], kept: int) -> None:
-    while len(known) > kept:
-        known.pop(next(iter(known)))
+def _forget_oldest(known: dict[Any, T], kept: int) -> list[T]:
+    return [known.pop(next(iter(known))) for _ in range(len(known) - kept)]
 
 
 _learnt: dict[str, _Learnt] = {}
@@ -133,19 +144,16 @@ def convert_batch(
 def _convert(document: Stored, known: _Learnt) -> Outcome | Question:
     try:
         parsed = Document.parse(document.data, document.name, DomainError)
-        if parsed.root.tag != "domain":
-            return _asked(document, parsed, None, known)
-        layout = Layout(document.data, parsed)
-        gist = layout.gist()
-        answer = known.answers.get(known.keys.get(gist or "", ()))
-        if answer is not None:
-            return _spliced(document, parsed, layout, answer)
-        return _asked(document, parsed, gist, known)
+        gist = read_gist(document.data) if parsed.root.tag == "domain" else None
+        change = known.changes.get(gist.text) if gist else None
+        if gist is None or change is None:
+            return _asked(document, parsed, gist, known)
+        return _outcome(document, change.answer, edited(document.data, gist.outside(change.edits)))
     except CpumapError as err:
         return failure(document.number, document.name, err)
 
 
-def _asked(document: Stored, parsed: Document, gist: str | None, known: _Learnt) -> Outcome | Question:
+def _asked(document: Stored, parsed: Document, gist: Gist | None, known: _Learnt) -> Outcome | Question:
     """The outcome, or the question, of a document whose gist is new."""
     from cpumap.domain import request_of
 
@@ -162,22 +170,28 @@ def _asked(document: Stored, parsed: Document, gist: str | None, known: _Learnt)
         return Outcome(
             document.number, document.name, answer.status, reason, None, answer.notes, answer.number, answer.exit_code
         )
-    if gist is not None:
-        known.keys[gist] = key
-    return _spliced(document, parsed, Layout(document.data, parsed), answer)
+    edits = _edits(document, parsed, answer)
+    content = edited(document.data, edits)
+    lasting = gist.within(edits) if gist else None
+    if gist is not None and lasting is not None:
+        known.changes[gist.text] = _Change(answer, () if content == document.data else lasting)
+    return _outcome(document, answer, content)
 
 
-def _spliced(document: Stored, parsed: Document, layout: Layout, answer: Answer) -> Outcome:
+def _edits(document: Stored, parsed: Document, answer: Answer) -> list[Edit]:
     from cpumap.domain import cpu_children
-    from cpumap.domain_edit import replace_cpu
 
+    layout = Layout(document.data, parsed)
     element = answer.element
     if element is not None:
         kept = "".join(f"  {child}\n" for child in cpu_children(parsed, KEPT))
-        element = element.replace(_KEPT_LINE, kept.encode())
-    content = replace_cpu(
-        document.data, element, answer.arguments, name=document.name, machine=answer.machine, layout=layout
+        element = element.replace(_KEPT_LINE, kept)
+    return cpu_edits(
+        document.data, element, answer.arguments, layout=layout, name=document.name, machine=answer.machine
     )
+
+
+def _outcome(document: Stored, answer: Answer, content: bytes) -> Outcome:
     if content == document.data:
         return Outcome(document.number, document.name, "explicit", answer=answer.number)
     return Outcome(document.number, document.name, "converted", "", content, answer.notes, answer.number)

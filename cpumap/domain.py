@@ -76,7 +76,7 @@ def cpu_children(document: Document, names: Collection[str]) -> list[str]:
     from lxml import etree
 
     cpu = document.root if document.root.tag == "cpu" else first_child(domain_element(document), "cpu")
-    found = [] if cpu is None else [child for child in cpu if child.tag in names]
+    found = () if cpu is None else cpu.iterchildren(*names)
     texts = [etree.tostring(child, encoding="unicode", with_tail=False) for child in found]
     return [_outdented(NAMESPACES.sub("", text)) for text in texts]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import pairwise
 
@@ -13,36 +13,48 @@ from cpumap.errors import DomainError
 
 MACHINE = re.compile(r"""\smachine\s*=\s*(["'])(.*?)\1""", re.DOTALL)
 
-Edit = tuple[int, int, str]
-"""The bytes from one offset to another become this text."""
+Edit = tuple[int, int, bytes]
+"""The bytes from one offset to another become these."""
 
 
 def replace_cpu(
-    document: bytes,
-    cpu_element: bytes | None,
-    extra_args: Sequence[str] = (),
-    *,
-    name: str = "<stdin>",
-    machine: str | None = None,
-    layout: Layout | None = None,
+    document: bytes, cpu_element: str | None, extra_args: Sequence[str] = (), *, name: str = "<stdin>"
 ) -> bytes:
-    """The document with this `<cpu>` (None: its own), and with these QEMU arguments in its `<qemu:commandline>`.
+    """The document with this `<cpu>` and these QEMU arguments; `cpu_edits` says how, and what stays."""
+    return edited(document, cpu_edits(document, cpu_element, extra_args, layout=read_layout(document, name), name=name))
 
-    `cpu_element` is UTF-8, its first line not indented; it takes the document's indentation, line ends and
-    encoding. `-cpu`, and `-global` arguments for CPU typenames, that the document had are replaced by `extra_args`;
-    the user's other arguments and environment stay. `machine` is a new machine type for `<type machine=>`. `layout`
-    spares reading the document again. `DomainError` when the document has no place for it.
-    """
-    layout = layout or read_layout(document, name)
-    editor = _Editor(document, layout, name)
-    edits = [*([editor.cpu(cpu_element.decode())] if cpu_element else []), *editor.commandline(extra_args)]
-    edits += [editor.machine(machine)] if machine else []
+
+def edited(document: bytes, edits: Iterable[Edit]) -> bytes:
+    """The document after these edits, which are in order."""
     pieces: list[bytes] = []
     done = 0
-    for start, end, text in sorted(edits, key=lambda edit: edit[:2]):
-        pieces += [document[done:start], text.encode(layout.codec, "xmlcharrefreplace")]
+    for start, end, new in edits:
+        pieces += [document[done:start], new]
         done = end
     return b"".join([*pieces, document[done:]])
+
+
+def cpu_edits(
+    document: bytes,
+    cpu_element: str | None,
+    extra_args: Sequence[str],
+    *,
+    layout: Layout,
+    name: str,
+    machine: str | None = None,
+) -> list[Edit]:
+    """What puts this `<cpu>` (None: its own) into the document, and these QEMU arguments in its `<qemu:commandline>`.
+
+    The first line of `cpu_element` is not indented; it takes the document's indentation, line ends and
+    encoding. `-cpu`, and `-global` arguments for CPU typenames, that the document had are replaced by `extra_args`;
+    the user's other arguments and environment stay. `machine` is a new machine type for `<type machine=>`.
+    `DomainError` when the document has no place for it.
+    """
+    editor = _Editor(document, layout, name)
+    edits = [*([editor.cpu(cpu_element)] if cpu_element else []), *editor.commandline(extra_args)]
+    edits += [editor.machine(machine)] if machine else []
+    in_order = sorted(edits, key=lambda edit: edit[:2])
+    return [(start, end, _encoded(text, layout.codec)) for start, end, text in in_order]
 
 
 def attribute(value: str) -> str:
@@ -63,6 +75,14 @@ def _indented(element: str, margin: str) -> str:
     return margin.join(element.strip().splitlines())
 
 
+_TextEdit = tuple[int, int, str]
+
+
+@lru_cache(maxsize=512)  # kept for as many documents as there are, the same is kept once
+def _encoded(text: str, codec: str) -> bytes:
+    return text.encode(codec, "xmlcharrefreplace")
+
+
 class _Editor:
     def __init__(self, document: bytes, layout: Layout, name: str) -> None:
         self.document = document
@@ -73,7 +93,7 @@ class _Editor:
         has_returns = b"\r" in document and "\r\n".encode(self.codec) in document
         self.newline = "\r\n" if has_returns else "\n"
 
-    def cpu(self, element: str) -> Edit:
+    def cpu(self, element: str) -> _TextEdit:
         """The edit that replaces the `<cpu>`, or puts one where libvirt writes it."""
         layout = self.layout
         old = layout.root if layout.element.tag == "cpu" else layout.child("cpu")
@@ -85,7 +105,7 @@ class _Editor:
         margin = self.margin(anchor.start)
         return anchor.end, anchor.end, margin + self.indented(element, margin)
 
-    def machine(self, machine: str) -> Edit:
+    def machine(self, machine: str) -> _TextEdit:
         """The edit that puts another machine type into `<type machine=>`."""
         span = self.layout.child("os/type")
         tag = "" if span is None else self.document[span.start : span.inner_start].decode(self.codec)
@@ -95,7 +115,7 @@ class _Editor:
         start, end = (span.start + self.unit * offset for offset in match.span(2))
         return start, end, attribute(machine)[1:-1]
 
-    def commandline(self, extra_args: Sequence[str]) -> list[Edit]:
+    def commandline(self, extra_args: Sequence[str]) -> list[_TextEdit]:
         """The edits that take our former arguments away and put the new ones in."""
         former = self.former()
         if not extra_args and not former:
@@ -118,7 +138,7 @@ class _Editor:
                 former += [option, value]
         return former
 
-    def new_commandline(self, old: Span | None, extra_args: Sequence[str]) -> list[Edit]:
+    def new_commandline(self, old: Span | None, extra_args: Sequence[str]) -> list[_TextEdit]:
         """A `<qemu:commandline>` opened where it is self-closing, or put at the end of the domain."""
         if old is not None:
             margin = self.margin(old.start)
@@ -126,7 +146,7 @@ class _Editor:
             return [(old.end - self.size("/>"), old.end, f">{inside}{margin}</{old.tag}>")]
         if self.layout.element.tag == "cpu" or self.layout.root.inner_end is None:
             raise DomainError("QEMU arguments need a <domain> to stand in", f"{self.name}:1")
-        edits: list[Edit] = []
+        edits: list[_TextEdit] = []
         prefix = self.layout.qemu_prefix
         if prefix is None:
             prefix = "qemu" if "qemu" not in self.layout.prefixes else "libvirt-qemu"

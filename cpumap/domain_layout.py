@@ -20,22 +20,12 @@ WRAPPERS = ("domstatus", "domainsnapshot", "domaincheckpoint")
 ANCHORS = ("features", "os", "vcpu", "currentMemory", "memory", "uuid", "name", "devices")
 """Children of `<domain>` behind which a `<cpu>` is put where there was none, the best first."""
 
-SILENT = {
-    "<metadata": "</metadata>",
-    "<devices": "</devices>",
-    "<cputune": "</cputune>",
-    "<memory ": "</memory>",
-    "<currentMemory ": "</currentMemory>",
-    "<name>": "</name>",
-    "<uuid>": "</uuid>",
-    "<title>": "</title>",
-    "<description>": "</description>",
-    "<nvram": "</nvram>",
-}
-"""Elements that no CPU depends on, the emulator and panic devices apart; `metadata` first, it may hold the others."""
-
 _START_TAG = re.compile(r"<[^\s/>]+(?:[^>\"']|\"[^\"]*\"|'[^']*')*?(/?)>")
-_OPAQUE = {"<!--": "-->", "<![CDATA[": "]]>", "<?": "?>"}
+
+OPAQUE = "\0"
+"""No XML has this character."""
+
+_ENDS = {"<!--": "-->", "<![CDATA[": "]]>", "<?": "?>"}
 """What may hold a `<` that starts no tag; in text and attribute values XML forbids it."""
 
 
@@ -65,7 +55,7 @@ class Layout:
         self.codec = document_codec(data)
         """What new text is encoded in; `ascii` stands for every encoding that contains it."""
         self.unit = 1 if self.codec == "ascii" else 2
-        self._text = _without_opaque(_code_units(data, self.codec))
+        self._text = without_opaque(_code_units(data, self.codec))
         self._document = document
         self._starts: dict[str, list[int]] = {}
         self._tags: dict[str, dict[Any, int]] = {}
@@ -113,25 +103,6 @@ class Layout:
         """Whether `<qemu:commandline>` has other elements than arguments."""
         children = () if self.commandline is None else self.commandline
         return any(child.tag != f"{{{QEMU_NAMESPACE}}}arg" for child in children)
-
-    def gist(self) -> str | None:
-        """The text less what never says anything about a CPU: documents with the same gist ask for the same one.
-
-        None where elements of those names stand in more than one place, and so it takes a closer look.
-        """
-        text = self._text
-        for opening, closing in SILENT.items():
-            start = text.find(opening)
-            if start < 0:
-                continue
-            end = text.find(closing, start)
-            if end < 0 or text.find(opening, start + 1) >= 0:
-                return None
-            kept = "" if opening != "<devices" else _emulator(text[start:end])
-            if kept is None:
-                return None
-            text = f"{text[:start]}{kept}{text[end + len(closing) :]}"
-        return " ".join(text.split())
 
     def child(self, path: str) -> Span | None:
         """The first element at this path below the `<domain>`."""
@@ -201,14 +172,6 @@ def document_codec(data: bytes) -> str:
     return "utf-16-be" if data.startswith((codecs.BOM_UTF16_BE, b"\0<")) else "ascii"
 
 
-def _emulator(devices: str) -> str | None:
-    """The `<emulator>`, and None where there is another device that says something of the CPU."""
-    if "<panic" in devices:
-        return None
-    start = devices.find("<emulator")
-    return "" if start < 0 else devices[start : devices.find("</emulator", start)]
-
-
 def _domain_or_cpu(document: Document) -> Any:
     root = document.root
     if root.tag not in ("domain", "cpu", *WRAPPERS):
@@ -249,13 +212,13 @@ def _either_tag(tag: str) -> re.Pattern[str]:
     return re.compile(rf"<(/?){re.escape(tag)}(?=[\s/>])")
 
 
-def _without_opaque(text: str) -> str:
-    """The text with blanks for comments, CDATA sections and processing instructions."""
+def without_opaque(text: str) -> str:
+    """The text with `OPAQUE` for each character of comments, CDATA sections and processing instructions."""
     pieces: list[str] = []
     done = 0
     while opaque := _next_opaque(text, done):
         start, end = opaque
-        pieces += [text[done:start], " " * (end - start)]
+        pieces += [text[done:start], OPAQUE * (end - start)]
         done = end
     return "".join([*pieces, text[done:]]) if pieces else text
 
@@ -264,7 +227,7 @@ def _next_opaque(text: str, position: int) -> tuple[int, int] | None:
     """Where the next one starts and ends. `!` and `?` are looked for, since `<` is everywhere."""
     while marks := [at for at in (text.find("!", position), text.find("?", position)) if at >= 0]:
         start = min(marks) - 1
-        for opening, closing in _OPAQUE.items():
+        for opening, closing in _ENDS.items():
             if text.startswith(opening, max(start, 0)):
                 return start, text.index(closing, start + len(opening)) + len(closing)
         position = start + 2

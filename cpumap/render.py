@@ -103,24 +103,25 @@ def domain_xml(cpu: ExplicitCpu, cpu_map: CpuMap, document: bytes, name: str, ma
     guest has as far as libvirt has words for it, and else stays as it was. `machine` is a new machine type.
     """
     from cpumap.domain import cpu_children
-    from cpumap.domain_edit import replace_cpu
+    from cpumap.domain_edit import cpu_edits, edited
     from cpumap.domain_layout import Layout
     from cpumap.errors import DomainError
     from cpumap.xml_document import Document
 
     parsed = Document.parse(document, name, DomainError)
     element, arguments = domain_parts(cpu, cpu_map, cpu_children(parsed, KEPT))
-    return replace_cpu(document, element, arguments, name=name, machine=machine, layout=Layout(document, parsed))
+    layout = Layout(document, parsed)
+    return edited(document, cpu_edits(document, element, arguments, layout=layout, name=name, machine=machine))
 
 
-def domain_parts(cpu: ExplicitCpu, cpu_map: CpuMap, kept: Sequence[str] = ()) -> tuple[bytes | None, list[str]]:
+def domain_parts(cpu: ExplicitCpu, cpu_map: CpuMap, kept: Sequence[str] = ()) -> tuple[str | None, list[str]]:
     """What makes a domain have this CPU: its `<cpu>` element (None: the one it has) and QEMU arguments beside it.
 
     The arguments are for the type that all CPU models of one QEMU inherit from, `x86_64-cpu`.
     """
     cpu = lasting(cpu)
     model = libvirt_model(cpu, cpu_map)
-    element = cpu_xml(cpu, cpu_map, kept).encode() if model else None
+    element = cpu_xml(cpu, cpu_map, kept) if model else None
     if model is None or cpu.model in WITHOUT_FEATURES:
         return element, explicit_arguments(cpu)
     outside = {prop.name: prop.value for prop in beyond_cpu_xml(cpu, cpu_map)}

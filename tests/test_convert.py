@@ -23,7 +23,6 @@ from cpumap import convert_run
 from cpumap.cli import main
 from cpumap.commands import fleet
 from cpumap.convert_write import JOURNAL, Writer
-from cpumap.domain_layout import read_layout
 from cpumap.render import FORGOTTEN
 
 TREE = Path(__file__).parent.parent
@@ -422,34 +421,3 @@ def test_the_same_as_one_by_one(
         capfdbinary.readouterr()
         assert main(["translate", str(directory / name), "--format", "xml", *RECORDED]) == 0
         assert capfdbinary.readouterr().out == data, name
-
-
-GISTS = {
-    "panic device": (b"<devices></devices>", b"<devices><panic model='hyperv'/></devices>"),
-    "emulator": (b"<devices></devices>", b"<devices><emulator>/bin/false</emulator></devices>"),
-    "feature": (b"<devices></devices>", b"<features><pmu state='off'/></features><devices></devices>"),
-    "feature in a comment": (b"</model></cpu>", b"</model><!-- --><feature name='avx'/></cpu>"),
-    "argument": (
-        b"<devices></devices>",
-        b"<devices></devices><q:commandline xmlns:q='http://libvirt.org/schemas/domain/qemu/1.0'>"
-        b"<q:arg value='-global'/><q:arg value='x86_64-cpu.level=9'/></q:commandline>",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", GISTS)
-def test_what_says_something_of_the_cpu_is_never_overlooked(case: str) -> None:
-    plain = small().replace(b"<devices/>", b"<devices></devices>")
-    other = plain.replace(*GISTS[case])
-    assert other != plain
-    one, two = read_layout(plain).gist(), read_layout(other).gist()
-    assert one is not None and one != two
-
-
-def test_what_says_nothing_of_the_cpu_makes_no_difference() -> None:
-    assert read_layout(small()).gist() is None, "a <devices/> without content takes a closer look"
-    filled = small().replace(b"<devices/>", b"<devices><emulator>/a</emulator><disk/></devices>")
-    bare = small().replace(b"<devices/>", b"<devices><emulator>/a</emulator></devices>")
-    assert read_layout(filled).gist() == read_layout(bare).gist() is not None
-    twice = small().replace(b"<devices/>", b"<devices></devices><devices></devices>")
-    assert read_layout(twice).gist() is None

@@ -104,21 +104,21 @@ class Sheet:
 @given(layouts)
 def test_only_the_cpu_changes(layout: dict[str, object]) -> None:
     sheet = Sheet(**layout)
-    changed = replace_cpu(sheet.document(sheet.old_cpu()), CPU.encode())
+    changed = replace_cpu(sheet.document(sheet.old_cpu()), CPU)
     assert changed == sheet.document(sheet.new_cpu())
-    assert replace_cpu(changed, CPU.encode()) == changed
+    assert replace_cpu(changed, CPU) == changed
 
 
 @given(layouts)
 def test_only_the_cpu_and_the_command_line_change(layout: dict[str, object]) -> None:
     sheet = Sheet(**layout)
-    changed = replace_cpu(sheet.document(sheet.old_cpu()), CPU.encode(), OURS)
+    changed = replace_cpu(sheet.document(sheet.old_cpu()), CPU, OURS)
     commandline = sheet.commandline(arguments(OURS, sheet.margin))
     wide = str(layout["encoding"]).startswith("utf-16")
     expected = sheet.document(sheet.new_cpu(), DECLARATION, commandline if wide else commandline.replace("é", "&#233;"))
     assert changed == expected
-    assert replace_cpu(changed, CPU.encode(), OURS) == changed
-    assert replace_cpu(changed, CPU.encode()) == sheet.document(sheet.new_cpu(), DECLARATION)
+    assert replace_cpu(changed, CPU, OURS) == changed
+    assert replace_cpu(changed, CPU) == sheet.document(sheet.new_cpu(), DECLARATION)
 
 
 @given(layouts, st.sampled_from(["", USERS_ARGS]), st.sampled_from(["", *FORMER]))
@@ -126,9 +126,9 @@ def test_the_users_arguments_stay_and_ours_are_replaced(layout: dict[str, object
     sheet = Sheet(**layout)
     declared = sheet.document(sheet.old_cpu(), DECLARATION, sheet.commandline(former + users))
     kept = users + arguments(("-global", "x86_64-cpu.level=20"), sheet.margin)
-    changed = replace_cpu(declared, CPU.encode(), ("-global", "x86_64-cpu.level=20"))
+    changed = replace_cpu(declared, CPU, ("-global", "x86_64-cpu.level=20"))
     assert changed == sheet.document(sheet.new_cpu(), DECLARATION, sheet.commandline(kept))
-    unpinned = replace_cpu(declared, CPU.encode())
+    unpinned = replace_cpu(declared, CPU)
     empty = not users and bool(former)
     assert unpinned == sheet.document(sheet.new_cpu(), DECLARATION, "" if empty else sheet.commandline(users))
 
@@ -139,9 +139,7 @@ def test_the_users_arguments_stay_and_ours_are_replaced(layout: dict[str, object
 def test_what_was_put_in_is_read_again(layout: dict[str, object], text: str) -> None:
     value = "".join(character for character in text if character >= " " or character in "\t\n\r")
     sheet = Sheet(**{**layout, "attributes": " type='kvm'"})
-    changed = replace_cpu(
-        sheet.document(sheet.old_cpu()), CPU.encode(), ("-global", f"Haswell-x86_64-cpu.model-id={value}")
-    )
+    changed = replace_cpu(sheet.document(sheet.old_cpu()), CPU, ("-global", f"Haswell-x86_64-cpu.model-id={value}"))
     request = parse_request(changed)
     assert (request.mode, request.model, request.match) == ("custom", "Haswell", "exact")
     assert [(feature.name, feature.policy) for feature in request.features] == [("avx", "disable")]
@@ -154,34 +152,34 @@ def test_a_line_end_or_bracket_in_a_value_is_kept() -> None:
 
 def test_place_where_there_was_no_cpu() -> None:
     document = b"<domain>\n  <features/>\n  <os/>\n  <clock/>\n</domain>"
-    assert replace_cpu(document, b"<cpu/>") == b"<domain>\n  <features/>\n  <cpu/>\n  <os/>\n  <clock/>\n</domain>"
+    assert replace_cpu(document, "<cpu/>") == b"<domain>\n  <features/>\n  <cpu/>\n  <os/>\n  <clock/>\n</domain>"
     document = b"<domain>\n    <name/>\n\n    <os>\n    </os>\n\n    <clock/>\n</domain>"
-    assert replace_cpu(document, b"<cpu/>").startswith(b"<domain>\n    <name/>\n\n    <os>\n    </os>\n    <cpu/>\n\n")
+    assert replace_cpu(document, "<cpu/>").startswith(b"<domain>\n    <name/>\n\n    <os>\n    </os>\n    <cpu/>\n\n")
 
 
 def test_another_prefix_for_the_qemu_namespace() -> None:
     document = f"<domain xmlns:q='{QEMU_NAMESPACE}'>\n<name/>\n<cpu/>\n</domain>".encode()
     assert b"<cpu/>\n<q:commandline>\n  <q:arg value='-s'/>\n</q:commandline>\n" in replace_cpu(
-        document, b"<cpu/>", ["-s"]
+        document, "<cpu/>", ["-s"]
     )
     document = f"<domain>\n<name/>\n<q:commandline xmlns:q='{QEMU_NAMESPACE}'/>\n</domain>".encode()
-    changed = replace_cpu(document, b"<cpu/>", ["-s"])
+    changed = replace_cpu(document, "<cpu/>", ["-s"])
     assert parse_request(changed.replace(b"<domain", b"<domain type='kvm'")).mode is None
     assert b"/>\n</q:commandline>\n</domain>" in changed
     document = b"<domain xmlns:qemu='urn:other'>\n<name/>\n</domain>"
-    assert f"xmlns:libvirt-qemu='{QEMU_NAMESPACE}'".encode() in replace_cpu(document, b"<cpu/>", ["-s"])
+    assert f"xmlns:libvirt-qemu='{QEMU_NAMESPACE}'".encode() in replace_cpu(document, "<cpu/>", ["-s"])
 
 
 def test_other_bytes_in_a_single_byte_encoding() -> None:
     document = "<?xml version='1.0' encoding='iso-8859-15'?><domain><name>é€</name><cpu/></domain>".encode(
         "iso-8859-15"
     )
-    changed = replace_cpu(document, "<cpu a='é'/>".encode())
+    changed = replace_cpu(document, "<cpu a='é'/>")
     assert changed == document.replace(b"<cpu/>", b"<cpu a='&#233;'/>")
 
 
 def test_a_cpu_alone() -> None:
-    assert replace_cpu(b"<!-- host -->\n<cpu><arch/></cpu>\n", b"<cpu/>\n") == b"<!-- host -->\n<cpu/>\n"
+    assert replace_cpu(b"<!-- host -->\n<cpu><arch/></cpu>\n", "<cpu/>\n") == b"<!-- host -->\n<cpu/>\n"
 
 
 REFUSED = {
@@ -200,5 +198,5 @@ REFUSED = {
 def test_refused(case: str) -> None:
     document, line, message = REFUSED[case]
     with pytest.raises(DomainError) as caught:
-        replace_cpu(document, b"<cpu/>", ["-s"], name="guest.xml")
+        replace_cpu(document, "<cpu/>", ["-s"], name="guest.xml")
     assert str(caught.value).startswith(f"guest.xml:{line}: {message}")
