@@ -9,21 +9,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from operator import attrgetter
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
-from cpumap.cpu import CpuRequest, ExplicitCpu
+from cpumap.cpu import Accel, CpuRequest, Expansion, ExplicitCpu
 from cpumap.cpu_map import CpuMap
 from cpumap.domain_edit import Edit, cpu_edits, edited
 from cpumap.domain_gist import Gist, read_gist
 from cpumap.domain_layout import Layout
 from cpumap.errors import CpumapError, DomainError, InputError, SourceError
-from cpumap.expansion import find_machine
 from cpumap.render import KEPT, domain_parts
-from cpumap.resolve import DEFAULT_CHOICES, Choices
+from cpumap.resolve import DEFAULT_CHOICES, Choices, resolve
 from cpumap.sources import Source
 from cpumap.sources.choose import Wanted, choose_source
-from cpumap.translation import explicit_cpu
+from cpumap.translation import expansion_of, request_for
 from cpumap.xml_document import Document, first_child
+
+if TYPE_CHECKING:
+    from cpumap.described import DescribedHost
+    from cpumap.target import Target
 
 Status = Literal["converted", "explicit", "skipped", "refused", "failed"]
 """converted: now explicit · explicit: it was already · refused: its CPU cannot be held · failed: and why."""
@@ -238,12 +241,18 @@ class Answers:
     choices: Choices = DEFAULT_CHOICES
     moves: Mapping[str, str] = field(default_factory=dict)
     """Old machine type → new one; `*` stands for every other one."""
+    target: Target | None = None
+    """Where the CPUs will run; the machine type is that of `moves`. None: where answers come from."""
+    host: DescribedHost | None = None
+    """The host that they will run on."""
     keep: bool = False
     """Whether to keep every explicit CPU in `cpus`, for a report or a lock."""
     cpus: dict[int, ExplicitCpu] = field(default_factory=dict)
     asked: int = 0
     _known: dict[Key, Answer] = field(default_factory=dict)
     _sources: dict[Any, Source] = field(default_factory=dict)
+    _places: dict[Accel, Source] = field(default_factory=dict)
+    """The target's QEMU."""
 
     def answer(self, question: Question) -> Answer:
         """The answer; one that says no, and why, where there is no explicit CPU."""
@@ -259,22 +268,45 @@ class Answers:
         request = replace(question.request, where="", topology=topology, vcpus=1)
         try:
             source = self.source(request)
-            cpu = explicit_cpu(request, source, self.cpu_map, choices=self.choices)
-            machine = self._moved(request, cpu, source)
+            meant = request_for(request, source, self.cpu_map, host=self.host)
+            expansion = expansion_of(meant, source, self.cpu_map, host=self.host)
+            cpu = resolve(meant, expansion, self.choices)
+            machine = self._new_machine(request, cpu)
+            cpu, drift = self._held(cpu, expansion, source, machine)
         except CpumapError as err:
             status: Status = "refused" if err.exit_code == 1 else "failed"
             return Answer(self.asked, status=status, reason=str(err).removeprefix(": "), exit_code=err.exit_code)
         if self.keep:
             self.cpus[self.asked] = cpu
         element, arguments = domain_parts(cpu, self.words, (_KEPT_HERE,))
-        return Answer(self.asked, element, tuple(arguments), machine, cpu.notes)
+        notes = *cpu.notes, *(f"will differ: {line}" for line in drift)
+        return Answer(self.asked, element, tuple(arguments), machine, notes)
 
-    def _moved(self, request: CpuRequest, cpu: ExplicitCpu, source: Source) -> str | None:
+    def _held(
+        self, cpu: ExplicitCpu, expansion: Expansion, source: Source, machine: str | None
+    ) -> tuple[ExplicitCpu, tuple[str, ...]]:
+        """The CPU where it will run, and what will differ there."""
+        if self.target is None and machine is None:
+            return cpu, ()
+        from cpumap.target import Target, held
+
+        target = replace(self.target or Target(), machine=machine)
+        return held(cpu, expansion, source, self.cpu_map, target, self._place(target, source.accel))
+
+    def _place(self, target: Target, accel: Accel) -> Source | None:
+        from cpumap.target import opened
+
+        if target.qemu is None:
+            return None
+        if accel not in self._places:
+            self._places[accel] = opened(target.qemu, accel, cache=self.wanted.cache)
+        return self._places[accel]
+
+    def _new_machine(self, request: CpuRequest, cpu: ExplicitCpu) -> str | None:
         written = request.machine or ""
         new = self.moves.get(written) or self.moves.get(cpu.context.machine) or self.moves.get("*")
         if new is None or new == written:
             return None
-        find_machine(source, new)
         if request.machine is None:
             raise InputError(f"the domain names no machine type that could become {new}")
         return new
@@ -302,9 +334,10 @@ class Answers:
 
     def close(self) -> None:
         """Closes every source."""
-        for source in {id(source): source for source in self._sources.values()}.values():
+        for source in {id(source): source for source in (*self._sources.values(), *self._places.values())}.values():
             source.close()
         self._sources.clear()
+        self._places.clear()
 
 
 def source_failure(number: int, name: str, err: OSError) -> Outcome:

@@ -36,6 +36,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "host",
             "lack",
             "predict",
+            "target",
             "translation",
             "update",
             "verify",

@@ -421,3 +421,35 @@ def test_the_same_as_one_by_one(
         capfdbinary.readouterr()
         assert main(["translate", str(directory / name), "--format", "xml", *RECORDED]) == 0
         assert capfdbinary.readouterr().out == data, name
+
+
+def test_where_it_will_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = stored(tmp_path / "in", {"a.xml": small(model="EPYC-Genoa", machine="pc-q35-10.0")})
+    words = ["--output-dir", str(tmp_path / "out"), "--target-qemu", "5.2", "--machine", "pc-q35-5.2"]
+    command = ["convert", str(directory), "--recorded", "11.1", *words]
+    assert main(command) == 1
+    assert "cannot stay the same in QEMU 5.2.0, pc-q35-5.2" in capsys.readouterr().out
+    assert content(tmp_path / "out") == {}
+    assert main([*command, "--allow-drift"]) == 0
+    assert "will differ: CPUID 0x" in capsys.readouterr().err
+    assert b'machine="pc-q35-5.2"' in content(tmp_path / "out")["a.xml"]
+
+
+def test_compact(tmp_path: Path) -> None:
+    directory = stored(tmp_path / "in", {"a.xml": small()})
+    assert convert(directory, "--output-dir", tmp_path / "whole") == 0
+    assert convert(directory, "--output-dir", tmp_path / "compact", "--compact") == 0
+    whole, compact = (content(tmp_path / name)["a.xml"] for name in ("whole", "compact"))
+    assert len(compact) < len(whole) / 2
+    assert convert(tmp_path / "compact", "--in-place", "--compact") == 0
+    assert content(tmp_path / "compact")["a.xml"] == compact
+
+
+def test_another_host(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = stored(tmp_path / "in", {"a.xml": small(model="Skylake-Server-IBRS")})
+    host = TREE / "data/examples/hosts/westmere.xml"
+    assert convert(directory, "--output-dir", tmp_path / "out", "--host", host) == 0
+    assert b"<feature policy='disable' name='avx512f'/>" in content(tmp_path / "out")["a.xml"]
+    assert convert(directory, "--output-dir", tmp_path / "any") == 0
+    assert b"<feature policy='require' name='avx512f'/>" in content(tmp_path / "any")["a.xml"]
+    assert convert(directory, "--output-dir", tmp_path / "none", "--host", tmp_path / "nowhere") == 2

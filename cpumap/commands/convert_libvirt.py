@@ -38,6 +38,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise InputError("with --connect: --backup-dir DIR keeps the old definitions; or --dry-run, or --diff")
     if arguments.in_place or arguments.output_dir or arguments.machine:
         raise InputError("--in-place, --output-dir and --machine are for files, not for --connect")
+    if arguments.host or arguments.target_qemu or arguments.compact or arguments.allow_drift:
+        raise InputError("--host, --target-qemu, --compact and --allow-drift are for files, not for --connect")
 
 
 def _converter(hypervisor: Hypervisor, arguments: argparse.Namespace) -> Converter:

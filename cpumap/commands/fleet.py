@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cpumap.commands.fleet_output import Display
+from cpumap.commands.reading import read_file
 from cpumap.commands.sourcing import add_source_options, open_cpu_map
+from cpumap.commands.targeting import add_target_options, wanted_target
 from cpumap.convert import Answers
 from cpumap.convert_inputs import Input, found
 from cpumap.convert_run import Converted, convert_all, cores, executor_for
@@ -24,6 +26,7 @@ from cpumap.resolve import Choices
 from cpumap.sources.choose import Wanted
 
 if TYPE_CHECKING:
+    from cpumap.described import DescribedHost
     from cpumap.report import ConvertReport
 
 LIBVIRT_SOCKETS = ("/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock")
@@ -46,7 +49,9 @@ def add_convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="finish what an interrupted run left undone")
     parser.add_argument("--pin", choices=("model", "custom"), default="model", help="as for translate (default: model)")
     parser.add_argument("--unavailable", choices=("keep", "off"), help="as for translate")
+    parser.add_argument("--host", metavar="FILE", help="the host to run on, as for translate")
     add_fleet_options(parser)
+    add_target_options(parser, machine=False)
     add_source_options(parser, machine=MACHINE_HELP)
     add_libvirt_options(parser)
 
@@ -95,6 +100,7 @@ def run_convert(arguments: argparse.Namespace) -> int:
     destination = _destination(arguments)
     _warn_of_libvirt(arguments)
     with closing(fleet_answers(arguments, keep=arguments.report is not None)) as answers:
+        answers.target, answers.host = wanted_target(arguments), _host(arguments, answers)
         display = Display(arguments.format, diff=arguments.diff, paths=arguments.paths)
         report = _report(answers) if arguments.report else None
         with display, _writer(arguments, destination) as writer:
@@ -116,7 +122,15 @@ def fleet_answers(arguments: argparse.Namespace, *, keep: bool) -> Answers:
     wanted = Wanted(arguments.qemu, arguments.qmp, arguments.recorded, arguments.accel, cache=not arguments.no_cache)
     choices = Choices(pin=getattr(arguments, "pin", "model"), unavailable=getattr(arguments, "unavailable", None))
     words = libvirt_map(arguments.cpu_map)
-    return Answers(wanted, open_cpu_map(arguments), words, choices, _moves(arguments.machine), keep)
+    return Answers(wanted, open_cpu_map(arguments), words, choices, _moves(arguments.machine), keep=keep)
+
+
+def _host(arguments: argparse.Namespace, answers: Answers) -> DescribedHost | None:
+    if not arguments.host:
+        return None
+    from cpumap.described import read_described
+
+    return read_described(read_file(arguments.host), answers.cpu_map, name=arguments.host)
 
 
 def _moves(text: str | None) -> dict[str, str]:
@@ -197,7 +211,10 @@ def _directories(arguments: argparse.Namespace, destination: Destination) -> lis
 
 def _options(arguments: argparse.Namespace) -> dict[str, object]:
     """What a run that resumes must have been given again."""
-    names = ("paths", "output_dir", "backup_dir", "pin", "unavailable", "machine", "qemu", "recorded", "accel")
+    names = (
+        "paths", "output_dir", "backup_dir", "pin", "unavailable", "host", "target_qemu", "compact", "allow_drift",
+        "machine", "qemu", "recorded", "accel",
+    )  # fmt: skip
     return {name: _plain(getattr(arguments, name)) for name in names}
 
 
