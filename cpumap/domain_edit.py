@@ -160,7 +160,8 @@ class _Editor:
 
     def arguments(self, extra_args: Sequence[str], margin: str, prefix: str | None = None) -> str:
         """The `<qemu:arg>` elements, under the margin of what they stand in."""
-        return _arguments(tuple(extra_args), margin, f"{prefix or self.layout.qemu_prefix}:arg")
+        prefix = prefix or self.layout.qemu_prefix
+        return _arguments(tuple(extra_args), margin, f"{prefix}:arg" if prefix else "arg")
 
     def margin(self, offset: int) -> str:
         """The line break and the indentation that stand before the offset; empty when it is not first in its line."""

@@ -87,9 +87,12 @@ class Layout:
 
     @property
     def qemu_prefix(self) -> str | None:
-        """The prefix for libvirt's QEMU namespace: of `<qemu:commandline>` itself, else as declared on `<domain>`."""
+        """The prefix for libvirt's QEMU namespace: of `<qemu:commandline>` itself, else as declared on `<domain>`.
+
+        None where that element declares it as the default namespace, and where nothing declares it.
+        """
         if self.commandline is not None:
-            return str(self.commandline.prefix)
+            return None if self.commandline.prefix is None else str(self.commandline.prefix)
         return next((p for p, uri in self.element.nsmap.items() if p and uri == QEMU_NAMESPACE), None)
 
     @property
@@ -115,7 +118,7 @@ class Layout:
 
     def span(self, element: Any) -> Span:
         """Where this element of the document stands."""
-        tag = f"{element.prefix}:{_local(element)}" if element.prefix else str(element.tag)
+        tag = f"{element.prefix}:{_local(element)}" if element.prefix else _local(element)
         starts = self._starts.get(tag)
         if starts is None:
             starts = self._starts[tag] = list(_tags(self._text, f"<{tag}"))

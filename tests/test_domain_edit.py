@@ -170,6 +170,17 @@ def test_another_prefix_for_the_qemu_namespace() -> None:
     assert f"xmlns:libvirt-qemu='{QEMU_NAMESPACE}'".encode() in replace_cpu(document, "<cpu/>", ["-s"])
 
 
+def test_the_qemu_namespace_as_the_default_one() -> None:
+    whole = f"<domain>{{}}<commandline xmlns='{QEMU_NAMESPACE}'>{{}}<env name='A' value='b'/></commandline></domain>"
+    document = whole.format("", "<arg value='-s'/>").encode()
+    written = replace_cpu(document, None, ("-a",)).decode()
+    assert written == whole.format("", "<arg value='-s'/>").replace("</comm", "<arg value='-a'/></comm")
+    former = whole.format("<metadata><arg xmlns='urn:x'/></metadata>", "<arg value='-cpu'/><arg value='base'/>")
+    again = replace_cpu(former.encode(), None, ("-cpu", "max")).decode()
+    assert again.endswith("<env name='A' value='b'/><arg value='-cpu'/><arg value='max'/></commandline></domain>")
+    assert "'base'" not in again and "<arg xmlns='urn:x'/>" in again
+
+
 def test_other_bytes_in_a_single_byte_encoding() -> None:
     document = "<?xml version='1.0' encoding='iso-8859-15'?><domain><name>é€</name><cpu/></domain>".encode(
         "iso-8859-15"
