@@ -52,7 +52,9 @@ OPTION_SETS = {
     "numa.cell0.id=0,numa.cell0.cpus=0,numa.cell0.memory=262144,"
     "numa.cell0.distances.sibling0.id=0,numa.cell0.distances.sibling0.value=10,"
     "numa.cell0.distances.sibling1.id=1,numa.cell0.distances.sibling1.value=21,"
-    "numa.cell1.id=1,numa.cell1.cpus=1,numa.cell1.memory=262144",
+    "numa.cell1.id=1,numa.cell1.cpus=1,numa.cell1.memory=262144,"
+    "numa.cell1.distances.sibling0.id=0,numa.cell1.distances.sibling0.value=21,"
+    "numa.cell1.distances.sibling1.id=1,numa.cell1.distances.sibling1.value=10",
     "pinned": "--osinfo debian11 --import --cpu Haswell --vcpus 2,cpuset=0-1 "
     "--cputune vcpupin0.vcpu=0,vcpupin0.cpuset=0",
     "pmu-off": "--osinfo debian11 --import --cpu Haswell --features pmu.state=off",
@@ -73,7 +75,7 @@ OPTION_SETS = {
     "i686": "--osinfo debian11 --import --arch i686 --cpu pentium3 --machine pc --virt-type qemu",
     "pxe": "--osinfo generic --pxe --hvm --cpu kvm64",
     # Around the CPU
-    "uefi": "--osinfo win11 --pxe --cpu Icelake-Server --features smm.state=on --tpm emulator --boot loader=/boot/fd,"
+    "uefi": "--osinfo win11 --pxe --cpu Icelake-Server --features smm.state=on --boot loader=/boot/fd,"
     "loader.readonly=yes,loader.type=pflash,loader.secure=yes,nvram.template=/boot/vars",
     "kernel": "--osinfo debian11 --cpu Denverton --boot \"kernel=/boot/k,initrd=/boot/i,kernel_args=a='1' b=<2> & c\"",
     "disks": "--osinfo debian11 --import --cpu Haswell --controller scsi,model=virtio-scsi "

@@ -24,7 +24,8 @@ apt_install() {
   local apt=(env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300) log
   log=$(mktemp)
   if as_root "${apt[@]}" update >"$log" 2>&1 &&
-    as_root "${apt[@]}" install --yes --no-install-recommends "${missing[@]}" >>"$log" 2>&1; then
+    as_root "${apt[@]}" install --yes --no-install-recommends \
+      -o 'Dpkg::Options::=--path-include=/usr/share/doc/libvirt-doc/*' "${missing[@]}" >>"$log" 2>&1; then
     rm "$log"
   else
     cat "$log" >&2
