@@ -6,10 +6,8 @@ A crash leaves each file as it was or as it is to be, never in between; the jour
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,14 +15,12 @@ from typing import Any
 
 from cpumap.convert import Outcome, failure, source_failure
 from cpumap.convert_inputs import Input, Stamp, stamp_of
+from cpumap.convert_journal import Journal, digest
 from cpumap.errors import InputError, SourceError
 from cpumap.files import sync_directory, take_after
 
 SYNCED_AT_ONCE = 16
 """File systems make many files last together when many are asked for together."""
-
-JOURNAL = ".cpumap-convert.journal"
-SCHEMA = "cpumap.convert-journal/1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,64 +51,6 @@ class _Prepared:
     handle: int
 
 
-def digest(content: bytes) -> str:
-    """What the journal knows a document by."""
-    return hashlib.sha256(content).hexdigest()
-
-
-class Journal:
-    """What a run has done, in a file; a later run that resumes reads it."""
-
-    def __init__(self, path: Path, options: dict[str, Any], *, resume: bool) -> None:
-        """Errors: `InputError` when an interrupted run left one and `resume` is not wished, or it is of another run."""
-        self.path = path
-        self.done: dict[str, list[Any]] = {}
-        header = {"schema": SCHEMA, "options": options}
-        if path.exists():
-            self._take_up(header, resume)
-        self._file = path.open("a", encoding="utf-8", errors="surrogateescape")
-        if not self.done:
-            self._file.truncate(0)
-            self._append([header])
-
-    def _take_up(self, header: dict[str, Any], resume: bool) -> None:
-        lines = self.path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-        entries = [entry for entry in map(_entry, lines) if entry is not None]
-        if not resume and len(entries) > 1:
-            raise InputError(
-                "an interrupted run left this: --resume finishes it, without the file all starts anew", str(self.path)
-            )
-        if resume and entries and entries[0] != header:
-            raise InputError("the interrupted run had other options or paths", str(self.path))
-        self.done = {entry[0]: entry for entry in entries[1:]}
-
-    def _append(self, entries: Iterable[Any]) -> None:
-        self._file.write("".join(json.dumps(entry) + "\n" for entry in entries))
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
-    def intend(self, entries: Sequence[Sequence[Any]]) -> None:
-        """Notes that the document at each place is about to become the one of this digest. Durable."""
-        if entries:
-            self._append(entries)
-
-    def remove(self) -> None:
-        """The run is complete."""
-        self._file.close()
-        self.path.unlink(missing_ok=True)
-
-    def close(self) -> None:
-        """The run is not complete."""
-        self._file.close()
-
-
-def _entry(line: str) -> Any:
-    try:
-        return json.loads(line)
-    except ValueError:
-        return None  # the last line of a run that was killed
-
-
 class Writer:
     """Puts new documents into their places, group by group."""
 
@@ -120,6 +58,8 @@ class Writer:
         """`on_step` is told before each step that a crash could come between."""
         self.destination = destination
         self.journal = journal
+        self.complete = True
+        """Whether the file system took everything that there was to write."""
         self._on_step = on_step
 
     def done_before(self, source: Input) -> Outcome | None:
@@ -144,21 +84,39 @@ class Writer:
                 if outcome.content is not None or (self.destination.output and outcome.status == "explicit"):
                     outcomes[place] = self._try_prepare(source, outcome, stamp, old, prepared, place)
             self._on_step("written")
-            with ThreadPoolExecutor(SYNCED_AT_ONCE) as threads:
-                list(threads.map(os.fsync, [ready.handle for ready in prepared.values()]))
-            self._on_step("durable")
-            self.journal.intend([self._intent(group[place][0], ready) for place, ready in prepared.items()])
+            durable = self._durable(group, prepared, outcomes)
             self._on_step("journaled")
-            for place, ready in prepared.items():
+            for place, ready in durable.items():
                 outcomes[place] = self._commit(group[place][0], ready)
                 self._on_step("renamed")
-            for directory in {ready.target.parent for ready in prepared.values()}:
-                sync_directory(directory)
+            for directory in {ready.target.parent for ready in durable.values()}:
+                _sync(directory)
         finally:
             for ready in prepared.values():
                 ready.temporary.unlink(missing_ok=True)
                 os.close(ready.handle)
         return [replace(outcome, content=None) for outcome in outcomes]
+
+    def _durable(
+        self,
+        group: Sequence[tuple[Input, Outcome, Stamp | None, bytes]],
+        prepared: Mapping[int, _Prepared],
+        outcomes: list[Outcome],
+    ) -> dict[int, _Prepared]:
+        """Those of the prepared documents that are on disk, and in the journal; the outcomes of others say why not."""
+        with ThreadPoolExecutor(SYNCED_AT_ONCE) as threads:
+            failed = dict(zip(prepared, threads.map(_failure_to_sync, prepared.values()), strict=True))
+        self._on_step("durable")
+        durable = {place: ready for place, ready in prepared.items() if failed[place] is None}
+        try:
+            self.journal.intend([self._intent(group[place][0], ready) for place, ready in durable.items()])
+        except OSError as err:
+            failed |= dict.fromkeys(durable, err)
+            durable = {}
+        for place, error in failed.items():
+            if error is not None:
+                outcomes[place] = self._unwritten(outcomes[place], error)
+        return durable
 
     @staticmethod
     def _intent(source: Input, ready: _Prepared) -> list[Any]:
@@ -194,7 +152,11 @@ class Writer:
         except (SourceError, InputError) as err:
             return failure(outcome.number, outcome.name, err)
         except OSError as err:
-            return source_failure(outcome.number, outcome.name, err)
+            return self._unwritten(outcome, err)
+
+    def _unwritten(self, outcome: Outcome, err: OSError) -> Outcome:
+        self.complete = False
+        return source_failure(outcome.number, outcome.name, err)
 
     def _commit(self, source: Input, ready: _Prepared) -> Outcome:
         number, name = ready.outcome.number, ready.outcome.name
@@ -204,8 +166,24 @@ class Writer:
                 return failure(number, name, SourceError(f"{name}: changed while it was converted, left alone"))
             ready.temporary.replace(ready.target)
         except OSError as err:
-            return source_failure(number, name, err)
+            return self._unwritten(ready.outcome, err)
         return ready.outcome
+
+
+def _failure_to_sync(ready: _Prepared) -> OSError | None:
+    """Why the document cannot be made to last: some file systems find no room for it only then."""
+    try:
+        os.fsync(ready.handle)
+    except OSError as err:
+        return err
+    return None
+
+
+def _sync(directory: Path) -> None:
+    try:
+        sync_directory(directory)
+    except OSError as err:
+        raise SourceError(f"{directory}: {err.strerror}") from err
 
 
 def _prepare(outcome: Outcome, target: Path, stamp: Stamp | None, like: Path | None) -> _Prepared:

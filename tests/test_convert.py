@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import fcntl
-import functools
 import importlib
 import io
 import json
 import os
-import random
-import signal
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cpumap import convert_run
 from cpumap.cli import main
-from cpumap.commands import fleet
-from cpumap.convert_write import JOURNAL, Writer
 from cpumap.render import FORGOTTEN
 
 TREE = Path(__file__).parent.parent
@@ -265,151 +258,6 @@ def test_a_dask_cluster(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> No
 
 def test_no_scheduler(tmp_path: Path) -> None:
     assert convert(stored(tmp_path / "in", {"a.xml": small()}), "--dry-run", "--scheduler", "nonsense") == 3
-
-
-def test_changed_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    directory = stored(tmp_path, {"a.xml": small(), "b.xml": small("b")})
-
-    def edit(step: str) -> None:
-        if step == "journaled":
-            (directory / "a.xml").write_bytes(b"edited")
-
-    monkeypatch.setattr("cpumap.commands.fleet.Writer", functools.partial(Writer, on_step=edit))
-    assert convert(directory, "--in-place") == 3
-    assert (directory / "a.xml").read_bytes() == b"edited" and (directory / "b.xml").read_bytes() != small("b")
-    assert "changed while it was converted, left alone" in capsys.readouterr().out
-    assert sorted(content(directory)) == ["a.xml", "b.xml"]
-
-
-def test_two_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    directory = stored(tmp_path, {"a.xml": small()})
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        assert convert(directory, "--in-place") == 3
-    finally:
-        os.close(handle)
-    assert "another conversion is at work in it" in capsys.readouterr().err
-    assert content(directory) == {"a.xml": small()}
-
-
-DISTURBED = 6
-"""Documents in a run that is cut short, two in a group."""
-
-
-def _in_child(words: list[str], on_step: Callable[[str], None], before: Callable[[], None] = lambda: None) -> int:
-    """The wait status of a child process that runs a conversion."""
-    child = os.fork()
-    if child:
-        return os.waitpid(child, 0)[1]
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    os.dup2(1, 2)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    code = 99
-    try:
-        convert_run.BATCH = 2
-        setattr(fleet, "Writer", functools.partial(Writer, on_step=on_step))  # noqa: B010 (mypy: it is a type)
-        before()
-        code = main(["convert", *words, "--jobs", "1", *RECORDED])
-    finally:
-        os._exit(code)
-
-
-def _at(number: int, what: signal.Signals) -> Callable[[str], None]:
-    """Sends the signal to this process at its so-manieth step."""
-    left = number
-
-    def step(_: str) -> None:
-        nonlocal left
-        left -= 1
-        if left == 0:
-            os.kill(os.getpid(), what)
-
-    return step
-
-
-def _kill_soon(seed: int) -> Callable[[], None]:
-    def start() -> None:
-        signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
-        signal.setitimer(signal.ITIMER_REAL, random.Random(seed).uniform(0.001, 0.2))
-
-    return start
-
-
-@pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], dict[str, bytes]]:
-    """What is there before and after a run that nothing cuts short."""
-    old = {f"{n}.xml": small(str(n), ("Haswell", "EPYC")[n % 2], "pc-q35-2.11") for n in range(DISTURBED)}
-    directory = stored(tmp_path_factory.mktemp("undisturbed"), old)
-    assert convert(directory, "--in-place", "--machine", "pc-q35-2.11=pc-q35-7.2,pc-q35-7.2=pc-q35-6.2") == 0
-    return old, content(directory)
-
-
-POINTS = [(number, None) for number in range(1, 16)] + [(10**6, seed) for seed in range(5)]
-CHAIN = ("--machine", "pc-q35-2.11=pc-q35-7.2,pc-q35-7.2=pc-q35-6.2")
-"""Moves that would go wrong if a document were converted twice."""
-
-
-@pytest.mark.parametrize("how", ["--in-place", "--output-dir"])
-def test_killed_at_any_point(tmp_path: Path, undisturbed: tuple[dict[str, bytes], dict[str, bytes]], how: str) -> None:
-    old, new = undisturbed
-    for number, seed in POINTS:
-        directory = stored(tmp_path / f"{number}-{seed}", old)
-        output = tmp_path / f"{number}-{seed}-out" if how == "--output-dir" else directory
-        words = [str(directory), how, *([str(output)] if output != directory else []), *CHAIN]
-        before = (lambda: None) if seed is None else _kill_soon(seed)
-        status = _in_child(words, _at(number, signal.SIGKILL), before)
-        assert os.WIFSIGNALED(status) or (seed is not None and status == 0), (number, seed, status)
-        assert content(directory).items() <= {**old, **content(directory)}.items()
-        for name in old:
-            path = output / name
-            assert not path.exists() or path.read_bytes() in (old[name], new[name]), (number, seed, name)
-        interrupted = (output / JOURNAL).exists()
-        assert main(["convert", *words, *RECORDED, *(["--resume"] if interrupted else [])]) == 0
-        if seed is None or interrupted:
-            assert content(output) == new, (number, seed)
-
-
-def test_interrupted(tmp_path: Path, undisturbed: tuple[dict[str, bytes], dict[str, bytes]]) -> None:
-    old, new = undisturbed
-    for number in range(4, 16, 3):
-        directory = stored(tmp_path / str(number), old)
-        words = [str(directory), "--in-place", *CHAIN]
-        status = _in_child(words, _at(number, signal.SIGINT))
-        assert os.waitstatus_to_exitcode(status) == 130
-        left = content(directory)
-        assert left.pop(JOURNAL)
-        assert left.keys() == old.keys() and all(left[name] in (old[name], new[name]) for name in old)
-        assert main(["convert", *words, *RECORDED]) == 2, "a second run must not start anew unasked"
-        assert main(["convert", *words[:-1], "pc-q35-7.2", *RECORDED, "--resume"]) == 2, "nor go on differently"
-        assert main(["convert", *words, *RECORDED, "--resume"]) == 0
-        assert content(directory) == new
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 96 KiB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96k", "cpumap-test", str(place)], check=True)
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
-
-
-@pytest.mark.live
-def test_disk_full(small_disk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    old = {f"{n}.xml": small(str(n)) for n in range(12)}
-    directory = stored(small_disk / "etc", old)
-    assert convert(directory, "--in-place") == 3
-    assert "No space left on device" in capsys.readouterr().out
-    left = content(directory)
-    assert left.keys() == old.keys()
-    changed = [name for name in old if left[name] != old[name]]
-    assert 0 < len(changed) < len(old)
-    stored(tmp_path / "roomy", old)
-    assert convert(tmp_path / "roomy", "--in-place") == 0
-    expected = content(tmp_path / "roomy")
-    assert all(left[name] == expected[name] for name in changed)
 
 
 def test_the_same_as_one_by_one(

@@ -17,9 +17,10 @@ from cpumap.commands.sourcing import add_source_options, open_cpu_map
 from cpumap.commands.targeting import add_target_options, wanted_target
 from cpumap.convert import Answers
 from cpumap.convert_inputs import Input, found
+from cpumap.convert_journal import JOURNAL, Journal
 from cpumap.convert_run import Converted, convert_all, cores, executor_for
-from cpumap.convert_write import JOURNAL, Destination, Journal, Writer, lock_directories
-from cpumap.errors import InputError
+from cpumap.convert_write import Destination, Writer, lock_directories
+from cpumap.errors import InputError, SourceError
 from cpumap.files import write_atomically
 from cpumap.libvirt_map import libvirt_map
 from cpumap.resolve import Choices
@@ -186,18 +187,29 @@ def _writer(arguments: argparse.Namespace, destination: Destination | None) -> I
         return
     directories = _directories(arguments, destination)
     for directory in filter(None, (destination.output, destination.backup)):
-        directory.mkdir(parents=True, exist_ok=True)
+        _make(directory)
     handles = lock_directories(directories)
     journal = None
     try:
         journal = Journal(directories[0] / JOURNAL, _options(arguments), resume=arguments.resume)
-        yield Writer(destination, journal)
-        journal.remove()
+        writer = Writer(destination, journal)
+        yield writer
+        if writer.complete:
+            journal.remove()
+        else:
+            print("cpumap: not everything could be written; with room for it, --resume goes on", file=sys.stderr)
     finally:
         if journal is not None:
             journal.close()
         for handle in handles:
             os.close(handle)
+
+
+def _make(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise SourceError(f"{directory}: {err.strerror}") from err
 
 
 def _directories(arguments: argparse.Namespace, destination: Destination) -> list[Path]:
