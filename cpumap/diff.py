@@ -9,7 +9,13 @@ from typing import Any
 
 from cpumap.cpu import CpuModel, Expansion, PropertyName, Value
 from cpumap.cpu_map import CpuMap
-from cpumap.difference import GuestDifference, PropertyDifference, guest_differences, property_differences
+from cpumap.difference import (
+    GuestDifference,
+    PropertyDifference,
+    bits_caused_by,
+    guest_differences,
+    property_differences,
+)
 from cpumap.errors import UnknownName
 from cpumap.resolve import canonical_names
 from cpumap.sources import Source
@@ -125,13 +131,7 @@ def _bits(
     ]
     causes = {str(cpu_map.feature_of(prop.name)): f"{prop.name}: {prop.cause}" for prop in properties}
     rest = "; ".join(dict.fromkeys(prop.cause for prop in properties if prop.cause != REALIZE)) or "QEMU's code"
-    found = guest_differences(guests[0], guests[1], cpu_map, cause=rest)
-    return tuple(_with_cause(bit, causes) for bit in found)
-
-
-def _with_cause(bit: GuestDifference, causes: Mapping[str, str]) -> GuestDifference:
-    known = [causes[name] for name in bit.names if name in causes]
-    return replace(bit, cause="; ".join(known)) if known else bit
+    return bits_caused_by(guest_differences(guests[0], guests[1], cpu_map, cause=rest), causes)
 
 
 def _label(cpu: Expansion, source: Source) -> str:

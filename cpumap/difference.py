@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cpumap.cpu import PER_INSTANCE, PropertyName, Value
 from cpumap.cpu_map import CpuMap
@@ -98,6 +98,15 @@ def guest_differences(
     said: dict[tuple[int, int, str], PredictedDifference] = {(p.leaf, p.subleaf, p.register): p for p in predicted}
     names = bit_names(cpu_map)
     return tuple(_described(found, said, names, cause) for found in differences(a, b))
+
+
+def bits_caused_by(found: Iterable[GuestDifference], causes: Mapping[str, str]) -> tuple[GuestDifference, ...]:
+    """The differences, those of features with the causes (by feature) that are known for them."""
+    return tuple(_caused(bit, [causes[name] for name in bit.names if name in causes]) for bit in found)
+
+
+def _caused(bit: GuestDifference, causes: Sequence[str]) -> GuestDifference:
+    return replace(bit, cause="; ".join(causes)) if causes else bit
 
 
 def _described(

@@ -27,7 +27,7 @@ def hold(
     QEMU what its model has otherwise. Errors: `UnknownName` for a machine type the target does not have.
     """
     moved = adapt(cpu, source, target, machine)
-    prediction = predict(cpu, expansion, moved, cpu_map, machine_topology(cpu.request))
+    prediction = predict(cpu, expansion.realised, moved, cpu_map, machine_topology(cpu.request))
     if only is None:
         return moved.cpu, prediction
     kept = only | {prop.name for prop in expansion.asked}

@@ -1,14 +1,13 @@
-"""A fleet's CPUs written down, and what has drifted since: which guest would see which bit change, because of what."""
+"""A fleet's CPUs written down: of each guest the explicit CPU, what asked for it, and where."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cpumap.adapt import machine_of_release
 from cpumap.convert import Answers
 from cpumap.convert_run import Converted
 from cpumap.cpu import (
@@ -25,14 +24,17 @@ from cpumap.cpu import (
     Value,
 )
 from cpumap.cpu_map import CpuMap
+from cpumap.cpuid import LeafId, Registers
 from cpumap.described import DescribedHost
-from cpumap.errors import CpumapError, InputError, UnknownName
-from cpumap.expansion import expand
+from cpumap.errors import InputError, UnknownName
+from cpumap.guest import GuestCpu
+from cpumap.hold import machine_topology, smp_option
 from cpumap.lack import bits_of, qemu_words
 from cpumap.render import lasting
-from cpumap.resolve import Choices, resolve
 from cpumap.sources import Source
-from cpumap.sources.recorded import RecordedSource, find_recording
+from cpumap.sources.cached import CachedSource
+from cpumap.sources.qemu import QemuSource
+from cpumap.verify import look
 
 SCHEMA = "cpumap.lock/1"
 
@@ -45,6 +47,8 @@ class LockedCpu:
     request: CpuRequest
     model: str
     properties: tuple[Property, ...]
+    guest: GuestCpu | None = None
+    """What a guest read, where one was started for that."""
 
     @property
     def values(self) -> dict[PropertyName, Value]:
@@ -61,59 +65,48 @@ class Lock:
     """Guest (its file) → the entry of its CPU."""
 
 
-@dataclass(frozen=True, slots=True)
-class Drift:
-    """A property that is another one now (None: it is not there)."""
-
-    name: PropertyName
-    locked: Value | None
-    now: Value | None
-    cause: str
-    place: str
-    """The CPUID bits that it is, in QEMU's words; empty where it is none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Audited:
-    """What became of one locked CPU; `refused` says why there is no such CPU any more."""
-
-    key: str
-    context: Context | None
-    drifts: tuple[Drift, ...] = ()
-    refused: str = ""
-
-    @property
-    def holds(self) -> bool:
-        """Whether its guests will see what they saw."""
-        return not (self.drifts or self.refused)
-
-
 @dataclass
 class Locking:
     """Collects a fleet's outcomes into a lock."""
 
     answers: Answers
     guests: dict[str, str] = field(default_factory=dict)
-    missing: list[str] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
+    """Guest without a CPU that can be said → why."""
 
     def add(self, group: Iterable[Converted]) -> None:
-        """Takes these guests up; those without a CPU that can be said are in `missing`."""
+        """Takes these guests up."""
         for item in group:
             if item.outcome.answer in self.answers.cpus:
                 self.guests[item.source.name] = str(item.outcome.answer)
             elif item.outcome.status != "skipped":
-                self.missing.append(item.source.name)
+                self.missing[item.source.name] = item.outcome.reason
 
-    def lock(self) -> Lock:
-        """All that was taken up."""
+    def lock(self, *, guests: bool = False) -> Lock:
+        """All that was taken up; with `guests`, also what a guest reads of each CPU, which takes a live QEMU.
+
+        Errors: `InputError` where the source is none, `SourceError`.
+        """
         used = set(self.guests.values())
-        cpus = {str(number): locked_cpu(cpu) for number, cpu in self.answers.cpus.items() if str(number) in used}
-        return Lock(cpus, self.guests)
+        cpus = {str(number): cpu for number, cpu in self.answers.cpus.items() if str(number) in used}
+        return Lock({key: self._locked(cpu, guests) for key, cpu in cpus.items()}, self.guests)
+
+    def _locked(self, cpu: ExplicitCpu, guests: bool) -> LockedCpu:
+        guest = guest_of(cpu, self.answers.source(cpu.request)) if guests else None
+        return replace(locked_cpu(cpu), guest=guest)
 
 
 def locked_cpu(cpu: ExplicitCpu) -> LockedCpu:
     """What a lock keeps of an explicit CPU: what a document says of it, so that converting one is no drift."""
     return LockedCpu(cpu.context, cpu.request, cpu.model, lasting(cpu).properties)
+
+
+def guest_of(cpu: ExplicitCpu, source: Source) -> GuestCpu:
+    """What a guest reads of this CPU. Errors: `InputError` where the source is no QEMU to start, `SourceError`."""
+    if not isinstance(source, QemuSource | CachedSource):
+        raise InputError(f"{source.label} starts no guest: name a --qemu")
+    model = CpuModel(cpu.model, cpu.values)
+    return look(source, cpu.context.machine, model, smp_option(machine_topology(cpu.request)))
 
 
 def lock_text(lock: Lock) -> str:
@@ -132,6 +125,22 @@ def _cpu_json(cpu: LockedCpu) -> dict[str, Any]:
         "request": {name: value for name, value in asdict(cpu.request).items() if value not in (None, (), [], "")},
         "properties": dict(cpu.values),
         "origins": origins,
+        **({"guest": _guest_json(cpu.guest)} if cpu.guest else {}),
+    }
+
+
+def _guest_json(guest: GuestCpu) -> dict[str, Any]:
+    return {
+        "cpuid": _leaves_json(guest.cpuid),
+        "vcpus": [_leaves_json(leaves) for leaves in guest.vcpus],
+        "msrs": {f"{number:x}": value if value is None else f"{value:x}" for number, value in guest.msrs.items()},
+    }
+
+
+def _leaves_json(leaves: Mapping[LeafId, Registers]) -> dict[str, str]:
+    return {
+        f"{leaf:x}.{subleaf:x}": " ".join(f"{register:08x}" for register in registers)
+        for (leaf, subleaf), registers in leaves.items()
     }
 
 
@@ -147,14 +156,29 @@ def read_lock(path: Path) -> Lock:
         raise InputError(f"not a lock ({SCHEMA})", str(path))
     try:
         return Lock({key: _cpu_of(entry) for key, entry in stored["cpus"].items()}, stored["guests"])
-    except (KeyError, TypeError, AttributeError) as err:
+    except (KeyError, TypeError, ValueError, AttributeError) as err:
         raise InputError(f"not a lock: {err}", str(path)) from err
 
 
 def _cpu_of(stored: Mapping[str, Any]) -> LockedCpu:
     origins = {name: origin for origin, names in stored["origins"].items() for name in names}
     properties = tuple(Property(PropertyName(n), v, origins.get(n, "")) for n, v in stored["properties"].items())
-    return LockedCpu(Context(**stored["context"]), _request_of(stored["request"]), stored["model"], properties)
+    guest = _guest_of(stored["guest"]) if "guest" in stored else None
+    return LockedCpu(Context(**stored["context"]), _request_of(stored["request"]), stored["model"], properties, guest)
+
+
+def _guest_of(stored: Mapping[str, Any]) -> GuestCpu:
+    msrs = {int(number, 16): None if value is None else int(value, 16) for number, value in stored["msrs"].items()}
+    return GuestCpu(_leaves_of(stored["cpuid"]), msrs, tuple(_leaves_of(leaves) for leaves in stored["vcpus"]))
+
+
+def _leaves_of(stored: Mapping[str, str]) -> dict[LeafId, Registers]:
+    leaves: dict[LeafId, Registers] = {}
+    for name, text in stored.items():
+        leaf, subleaf = (int(number, 16) for number in name.split("."))
+        eax, ebx, ecx, edx = (int(register, 16) for register in text.split())
+        leaves[leaf, subleaf] = eax, ebx, ecx, edx
+    return leaves
 
 
 def _request_of(stored: Mapping[str, Any]) -> CpuRequest:
@@ -165,67 +189,6 @@ def _request_of(stored: Mapping[str, Any]) -> CpuRequest:
     return CpuRequest(**fields)
 
 
-def audit(locked: LockedCpu, key: str, answers: Answers, choices: Choices, machine: str | None = None) -> Audited:
-    """What the same request is now, on the source that the answers choose, under its machine type or another."""
-    try:
-        source = answers.source(locked.request)
-        expansion = expand(locked.request, source, answers.cpu_map, machine=machine)
-        now = lasting(resolve(locked.request, expansion, choices))
-    except CpumapError as err:
-        return Audited(key, None, refused=str(err).removeprefix(": "))
-    causes = _Causes(locked, now, source, answers, asked=machine)
-    drifts = []
-    before, after = _as_if(locked, now, source)
-    for name in sorted(before.keys() | after.keys()):
-        if before.get(name) != after.get(name):
-            place = feature_place(name, answers.cpu_map)
-            drifts.append(Drift(name, before.get(name), after.get(name), causes.of(name), place))
-    return Audited(key, now.context, tuple(drifts))
-
-
-def _as_if(
-    locked: LockedCpu, now: ExplicitCpu, source: Source
-) -> tuple[dict[PropertyName, Value], dict[PropertyName, Value]]:
-    """The values before and after; what one of two releases does not know counts as what it behaves like there.
-
-    A feature unknown to a QEMU is off there. Any other property counts as what the QEMU that knows it gives the model
-    on the machine type of the release that does not; where that older or newer QEMU is not recorded, as nothing.
-    """
-    before, after = locked.values, now.values
-    here, there = locked.context, now.context
-    if here.qemu == there.qemu:
-        return before, after
-    _fill(before, after, _of_release(source, here.qemu, now.model))
-    _fill(after, before, _of_release(_recorded(here), there.qemu, locked.model))
-    return before, after
-
-
-def _fill(
-    lacking: dict[PropertyName, Value], full: Mapping[PropertyName, Value], meant: Mapping[PropertyName, Value]
-) -> None:
-    for name in full.keys() - lacking.keys():
-        if full[name] is False or full[name] == meant.get(name):
-            lacking[name] = full[name]
-
-
-def _of_release(source: Source | None, version: str, model: str) -> Mapping[PropertyName, Value]:
-    """The model on the source's machine type for another QEMU release."""
-    if source is None:
-        return {}
-    machine = machine_of_release(source, ".".join(version.split(".")[:2]))
-    try:
-        return source.realise(machine, CpuModel(model)).properties
-    except CpumapError:
-        return {}
-
-
-def _recorded(context: Context) -> Source | None:
-    try:
-        return RecordedSource(find_recording(context.qemu, context.accel))
-    except CpumapError:
-        return None
-
-
 def feature_place(name: PropertyName, cpu_map: CpuMap) -> str:
     """The CPUID bits of a feature in QEMU's words, empty for a property that is no feature."""
     try:
@@ -233,66 +196,6 @@ def feature_place(name: PropertyName, cpu_map: CpuMap) -> str:
     except UnknownName:
         return ""
     return qemu_words(name, bits) if bits else ""
-
-
-class _Causes:
-    """Why a property is another one: the step from the locked context to the present one at which it changes."""
-
-    def __init__(
-        self, locked: LockedCpu, now: ExplicitCpu, source: Source, answers: Answers, asked: str | None
-    ) -> None:
-        self._now = {prop.name: prop for prop in now.properties}
-        self._old = {prop.name: prop for prop in locked.properties}
-        self._locked = locked
-        self._steps: list[tuple[str, Mapping[PropertyName, Value]]] = []
-        here, there = locked.context, now.context
-        if here.machine != there.machine:
-            unmoved = _or_nothing(source, here.machine, locked, answers)
-            written = locked.request.machine
-            moved = f"{here.machine} is not {there.machine}"
-            if asked is None and written not in (here.machine, None):
-                moved = f"{written} is {there.machine}, was {here.machine}"
-            self._steps.append((f"machine type: {moved}", unmoved))
-        if locked.model != now.model:
-            model = CpuModel(locked.model)
-            self._steps.append(
-                (
-                    f"alias: {locked.request.model} is {now.model}, was {locked.model}",
-                    _bare(source, there.machine, model),
-                )
-            )
-        self._rest = "QEMU's own default: compat property or build"
-        if here.qemu != there.qemu:
-            self._rest = f"QEMU: {here.qemu} is not {there.qemu}"
-        elif here.accel != there.accel:
-            self._rest = f"accelerator: {here.accel} is not {there.accel}"
-
-    def of(self, name: PropertyName) -> str:
-        """The cause, in the words that `diff` has for it."""
-        now, old = self._now.get(name), self._old.get(name)
-        for prop in (now, old):
-            if prop is not None and "unavailable here" in prop.origin:
-                return f"host: {prop.origin}"
-        for cause, values in self._steps:
-            if values.get(name, False) == (old.value if old is not None else False):
-                return cause
-        if now is not None and now.origin.startswith("policy"):
-            return now.origin
-        return self._rest
-
-
-def _or_nothing(source: Source, machine: str, locked: LockedCpu, answers: Answers) -> Mapping[PropertyName, Value]:
-    try:
-        return expand(locked.request, source, answers.cpu_map, machine=machine).realised
-    except CpumapError:
-        return {}
-
-
-def _bare(source: Source, machine: str, model: CpuModel) -> Mapping[PropertyName, Value]:
-    try:
-        return source.expand(machine, model, "full")
-    except CpumapError:
-        return {}
 
 
 def blocked_by(locked: LockedCpu, host: DescribedHost, features: frozenset[PropertyName]) -> tuple[PropertyName, ...]:
@@ -309,12 +212,3 @@ def feature_names(cpu_map: CpuMap) -> frozenset[PropertyName]:
 def depends_on_defaults(cpu: LockedCpu | ExplicitCpu) -> bool:
     """Whether anything of the CPU is there because a model, a machine type or QEMU has it so."""
     return any(prop.origin.startswith(("model ", "machine type ", "realised")) for prop in cpu.properties)
-
-
-def guests_of(lock: Lock, keys: Sequence[str]) -> dict[str, list[str]]:
-    """CPU entry → the guests that have it, for these entries."""
-    found: dict[str, list[str]] = {key: [] for key in keys}
-    for guest, key in lock.guests.items():
-        if key in found:
-            found[key].append(guest)
-    return found

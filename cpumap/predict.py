@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any, Literal, cast
 
 from cpumap.adapt import Adapted
-from cpumap.cpu import Accel, Expansion, ExplicitCpu, PropertyName, Topology, Value
+from cpumap.cpu import Accel, ExplicitCpu, PropertyName, Topology, Value
 from cpumap.cpu_map import CpuMap
 from cpumap.cpu_map_entries import REGISTERS, CpuidBits, Register
 from cpumap.data import data_path
@@ -65,6 +65,9 @@ class Prediction:
         return not self.differences and not self.unknown
 
 
+NOTHING = Prediction()
+
+
 @dataclass(frozen=True, slots=True)
 class _Side:
     release: str
@@ -81,16 +84,20 @@ class _Side:
 
 
 def predict(
-    cpu: ExplicitCpu, expansion: Expansion, moved: Adapted, cpu_map: CpuMap, topology: Topology = ONE_VCPU
+    cpu: ExplicitCpu,
+    realised: Mapping[PropertyName, Value],
+    moved: Adapted,
+    cpu_map: CpuMap,
+    topology: Topology = ONE_VCPU,
 ) -> Prediction:
-    """What a guest reads differently after the move of this CPU, which is that of the expansion."""
+    """What a guest reads differently after the move of this CPU, whose realised properties these are."""
     gone = {prop.name for prop in moved.unnamed}
-    shared = {name: value for name, value in expansion.realised.items() if name not in gone}
-    before = _side(cpu, {**expansion.realised, **cpu.values})
+    shared = {name: value for name, value in realised.items() if name not in gone}
+    before = _side(cpu, {**realised, **cpu.values})
     after = _side(moved.cpu, {**shared, **moved.cpu.values})
     facts = _facts("drift.json")
     if before.release == after.release:
-        return Prediction()
+        return NOTHING
     unknown = list(_unknown_places(before, after, facts, topology))
     if not {before.release, after.release} <= set(facts["releases"]):
         return Prediction(unknown=tuple(unknown))
@@ -270,7 +277,8 @@ def _caches(before: _Side, after: _Side, topology: Topology, unknown: list[str])
             )
     if of_before is None or of_after is None or of_before == of_after:
         return
-    cause = f"caches: QEMU {before.release} has {_cache_table(before)}, QEMU {after.release} {_cache_table(after)}"
+    words = [_cache_table(one) + _cache_switches(one, other) for one, other in ((before, after), (after, before))]
+    cause = f"caches: QEMU {before.release} has {words[0]}, QEMU {after.release} {words[1]}"
     found = list(_cache_differences(of_before, of_after))
     shared = any(leaf in SHARING_LEAVES and _in_sight(leaf, after) for (leaf, _, _), _ in found)
     if shared and topology != ONE_VCPU:
@@ -292,6 +300,12 @@ def _cache_differences(
 def _cache_table(side: _Side) -> str:
     vendor = side.get("vendor") or "AuthenticAMD"
     return f"{'legacy' if side.get('legacy-cache') is not False else side.model} {vendor}"
+
+
+def _cache_switches(side: _Side, other: _Side) -> str:
+    """The properties that act on caches and are on here, and off there."""
+    alone = [name for name in CACHE_PROPERTIES if side.get(name) is True and other.get(name) is False]
+    return f" with {', '.join(alone)}" if alone else ""
 
 
 def _cache_leaves(side: _Side) -> Mapping[str, Sequence[str]] | None:

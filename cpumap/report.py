@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from cpumap.audit import Audited
 from cpumap.convert import Answers
 from cpumap.convert_run import Converted
 from cpumap.cpu import PER_INSTANCE, Accel, CpuModel, Definition, PropertyName, Value
 from cpumap.cpu_map import CpuMap
 from cpumap.diff import CpuDifference
-from cpumap.difference import GuestDifference, PropertyDifference
+from cpumap.difference import GuestDifference, PropertyDifference, bits_of
 from cpumap.errors import CpumapError
-from cpumap.lock import Audited, Lock, LockedCpu, depends_on_defaults, feature_place, locked_cpu
+from cpumap.lock import Lock, LockedCpu, depends_on_defaults, feature_place, locked_cpu
+from cpumap.predict import PredictedDifference
 from cpumap.render import property_text
 from cpumap.sources.recorded import RecordedSource, recordings
 
@@ -64,9 +66,8 @@ def audit_report(
     answers: Answers,
 ) -> str:
     """The report on what has drifted since a fleet was locked."""
-    by_key = {entry.key: entry for entry in audited}
-    guests = [_audited_guest(name, by_key[key]) for name, key in lock.guests.items()]
-    drifts = {entry.key: [_drift_row(drift) for drift in entry.drifts] for entry in audited if entry.drifts}
+    guests = [_audited_guest(guest, entry, str(n)) for n, entry in enumerate(audited) for guest in entry.case.guests]
+    drifts = {str(number): rows for number, entry in enumerate(audited) if (rows := list(_audited_rows(entry)))}
     defaults = sum(1 for key in lock.guests.values() if depends_on_defaults(lock.cpus[key]))
     hosts = {host: {key: list(missing) for key, missing in entries.items()} for host, entries in blocked.items()}
     return _html(
@@ -83,7 +84,7 @@ def diff_report(differences: Sequence[CpuDifference], cpu_map: CpuMap) -> str:
         rows += [row for bit in difference.bits or () for row in _bit_rows(bit)]
         drifts[str(number)] = rows
         name, status = f"{difference.a} → {difference.b}", "same" if difference.same else "differs"
-        guests.append({"name": name, "status": status, "cpu": str(number), "drifts": len(rows)})
+        guests.append({"name": name, "status": status, "cpu": str(number), "rows": str(number), "drifts": len(rows)})
     return _html("diff", guests, {}, cpu_map, sources=(), defaults=None, drifts=drifts)
 
 
@@ -96,21 +97,30 @@ def _bit_rows(found: GuestDifference) -> Iterable[dict[str, Any]]:
     """A row for each bit that two guests read differently."""
     for bit in found.bits:
         before, after = (_text(None if value is None else value >> bit & 1) for value in (found.a, found.b))
-        yield {
-            "name": f"{', '.join(found.names) or 'unnamed'} (seen by a guest)",
-            "before": before,
-            "after": after,
-            "cause": found.cause,
-            "leaf": f"{found.leaf:#x}",
-            "subleaf": found.subleaf,
-            "register": found.register,
-            "bit": bit,
-        }
+        row = _bit_row(found, bit, f"{', '.join(found.names) or 'unnamed'} (seen by a guest)")
+        yield {**row, "before": before, "after": after}
 
 
-def _audited_guest(name: str, entry: Audited) -> dict[str, Any]:
-    status = "refused" if entry.refused else "drifts" if entry.drifts else "holds"
-    return {"name": name, "status": status, "reason": entry.refused, "cpu": entry.key, "drifts": len(entry.drifts)}
+def _bit_row(found: GuestDifference | PredictedDifference, bit: int, name: str) -> dict[str, Any]:
+    place = {"leaf": f"{found.leaf:#x}", "subleaf": found.subleaf, "register": found.register, "bit": bit}
+    return {"name": name, "before": "", "after": "", "cause": found.cause, **place}
+
+
+def _audited_guest(name: str, entry: Audited, rows: str) -> dict[str, Any]:
+    status = "refused" if entry.refused else "holds" if entry.holds else "drifts"
+    reason = "; ".join([entry.refused] if entry.refused else entry.prediction.unknown)
+    count = len(list(_audited_rows(entry)))
+    return {"name": name, "status": status, "reason": reason, "cpu": entry.case.key, "rows": rows, "drifts": count}
+
+
+def _audited_rows(entry: Audited) -> Iterator[dict[str, Any]]:
+    """A row for each property, and for each bit that a guest reads, or is expected to read, otherwise."""
+    yield from (_drift_row(drift) for drift in entry.drifts)
+    if entry.seen is None:
+        for found in entry.prediction.differences:
+            yield from (_bit_row(found, bit, "predicted") for bit in bits_of(found.xor))
+    for seen in entry.seen or ():
+        yield from _bit_rows(seen)
 
 
 def _drift_row(drift: Any) -> dict[str, Any]:

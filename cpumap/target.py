@@ -45,7 +45,7 @@ def held(
     place = place or source
     only = _changing(cpu, source, place) if target.compact else None
     moved, prediction = hold(cpu, expansion, source, place, cpu_map, machine=target.machine, only=only)
-    lines = tuple(_drift_lines(prediction))
+    lines = tuple(drift_lines(prediction))
     if lines and not target.allow_drift:
         where = f"QEMU {moved.context.qemu}, {moved.context.machine}"
         head = f"this CPU cannot stay the same in {where} (--allow-drift writes it all the same):"
@@ -60,7 +60,7 @@ def opened(qemu: str, accel: Accel, *, cache: bool = True) -> Source:
     return RecordedSource(find_recording(qemu, accel))
 
 
-def _drift_lines(prediction: Prediction) -> Iterator[str]:
+def drift_lines(prediction: Prediction) -> Iterator[str]:
     """What will differ, bit by bit, and what cannot be told."""
     for found in prediction.differences:
         what = f"MSR 0x{found.leaf:x}" if found.register == "msr" else f"CPUID 0x{found.leaf:x}.{found.subleaf:x}"

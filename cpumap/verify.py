@@ -16,6 +16,7 @@ from cpumap.predict import PredictedDifference, Prediction
 from cpumap.render import cpu_arguments
 from cpumap.resolve import DEFAULT_HV_VENDOR, NOT_NAMED, OF_DIES, canonical_names, is_refused
 from cpumap.sources import Source
+from cpumap.sources.cached import CachedSource
 from cpumap.sources.qemu import QemuSource
 
 Verdict = Literal["holds", "differs", "refused"]
@@ -126,7 +127,7 @@ def _original(cpu: ExplicitCpu, expansion: Expansion) -> CpuModel:
     return CpuModel(expansion.definition.name, {**expansion.model.props, **off})
 
 
-def look(source: QemuSource, machine: str, model: CpuModel, smp: str = "1") -> GuestCpu:
+def look(source: QemuSource | CachedSource, machine: str, model: CpuModel, smp: str = "1") -> GuestCpu:
     """The CPU that a guest sees in this QEMU; under tcg nothing is filtered out of it. Errors: `SourceError`."""
     how: dict[PropertyName, Value] = {PropertyName("x-force-features"): True} if source.accel == "tcg" else {}
     arguments = cpu_arguments(model.name, f"{model.name}-{source.arch}-cpu", {**model.props, **how})

@@ -42,7 +42,7 @@ FLOORS: tuple[frozenset[str], ...] = (
             "verify",
         }
     ),
-    frozenset({"convert", "hooks", "lock", "report"}),
+    frozenset({"audit", "convert", "hooks", "lock", "report"}),
     frozenset({"commands"}),
     frozenset({"cli", "__main__"}),
 )

@@ -119,9 +119,9 @@ def test_what_was_not_measured_is_unknown(old: RecordedSource, new: RecordedSour
     cpu, expansion = explicit(old, "Haswell", "pc-q35-5.2", cpu_map)
     moved = adapt(cpu, old, new, "pc-q35-7.2")
     for version in ("8.2.1", "99.0.0"):
-        prediction = predict(cpu, expansion, moved_to(version, moved), cpu_map)
+        prediction = predict(cpu, expansion.realised, moved_to(version, moved), cpu_map)
         assert prediction.unknown and not prediction.holds
-    dies = predict(cpu, expansion, moved_to("10.0.0", moved), cpu_map, Topology(dies=2))
+    dies = predict(cpu, expansion.realised, moved_to("10.0.0", moved), cpu_map, Topology(dies=2))
     assert any("dies" in reason for reason in dies.unknown)
 
 
@@ -133,17 +133,17 @@ def test_under_kvm_xsave_is_unknown(
     moved = adapt(cpu, old, new, "pc-q35-7.2")
     under_kvm = replace(moved, cpu=replace(moved.cpu, context=replace(moved.cpu.context, accel="kvm")))
     source = replace(cpu, context=replace(cpu.context, accel="kvm"))
-    prediction = predict(source, expansion, under_kvm, cpu_map)
+    prediction = predict(source, expansion.realised, under_kvm, cpu_map)
     assert prediction.differences == () and bool(prediction.unknown) is not known
 
 
 def test_cores_that_are_no_power_of_two(old: RecordedSource, new: RecordedSource, cpu_map: CpuMap) -> None:
     cpu, expansion = explicit(old, "Haswell", "pc-q35-5.2", cpu_map)
     moved = moved_to("10.0.0", adapt(cpu, old, new, "pc-q35-7.2"))
-    three = predicted(predict(cpu, expansion, moved, cpu_map, Topology(cores=3)))
+    three = predicted(predict(cpu, expansion.realised, moved, cpu_map, Topology(cores=3)))
     assert three["1.0.ebx"] == 0x70000, "3 logical processors become 4"
     assert {three[f"4.{subleaf}.eax"] for subleaf in range(4)} == {0x4000000}
-    four = predicted(predict(cpu, expansion, moved, cpu_map, Topology(cores=4)))
+    four = predicted(predict(cpu, expansion.realised, moved, cpu_map, Topology(cores=4)))
     assert "1.0.ebx" not in four and "4.0.eax" not in four
 
 

@@ -57,14 +57,14 @@ def add_convert(parser: argparse.ArgumentParser) -> None:
     add_libvirt_options(parser)
 
 
-def add_paths(parser: argparse.ArgumentParser, nargs: str = "+") -> None:
+def add_paths(parser: argparse.ArgumentParser, nargs: str = "+", about: str = "") -> None:
     """PATH…, as every command takes it that reads a fleet."""
     parser.add_argument(
         "paths",
         metavar="PATH",
         nargs=nargs,
-        help="a domain XML, a directory (every *.xml in it, at any depth; autostart and networks are left alone), "
-        "a tar archive, or - for a list of these, or an archive, on standard input",
+        help=f"{about}a domain XML, a directory (every *.xml in it, at any depth; autostart and networks are left "
+        "alone), a tar archive, or - for a list of these, or an archive, on standard input",
     )
 
 

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from cpumap.commands.columns import columns
+from cpumap.commands.columns import bit_lines, columns
 from cpumap.commands.reading import read_file
 from cpumap.commands.sourcing import add_source_options, open_cpu_map, open_source, start_qemu
 from cpumap.compact import changing_properties
@@ -17,7 +17,7 @@ from cpumap.cpu import CpuRequest
 from cpumap.cpu_map import CpuMap
 from cpumap.cpu_option import parse_cpu_option
 from cpumap.diff import CpuDifference, diff
-from cpumap.difference import GuestDifference, PropertyDifference
+from cpumap.difference import PropertyDifference
 from cpumap.domain import parse_request
 from cpumap.errors import UnknownName
 from cpumap.expansion import expand, find_machine
@@ -85,7 +85,7 @@ def _judgement_lines(judgement: Judgement) -> Iterator[str]:
     if judgement.reason:
         yield f"{judgement.judge}: {judgement.reason.splitlines()[-1]}"
     yield from _property_lines(judgement.properties)
-    yield from _bit_lines(judgement.bits)
+    yield from bit_lines(judgement.bits)
     for missed in judgement.missed:
         yield f"0x{missed.leaf:x}.{missed.subleaf:x}.{missed.register} was expected to differ: {missed.cause}"
 
@@ -99,23 +99,6 @@ def _value(value: object) -> str:
     if value is None:
         return "not there"
     return {True: "on", False: "off"}.get(value, str(value)) if isinstance(value, bool) else str(value)
-
-
-def _bit_lines(bits: Iterable[GuestDifference]) -> list[str]:
-    rows = [
-        [
-            f"0x{bit.leaf:x}.{bit.subleaf:x}.{bit.register}" + ("" if bit.vcpu is None else f", vCPU {bit.vcpu}"),
-            f"{_hex(bit.a)} -> {_hex(bit.b)}",
-            f"bits {', '.join(map(str, bit.bits))}" + (f" ({', '.join(bit.names)})" if bit.names else ""),
-            ("expected: " if bit.predicted else "") + bit.cause,
-        ]
-        for bit in bits
-    ]
-    return columns(rows).splitlines()
-
-
-def _hex(value: int | None) -> str:
-    return "none" if value is None else f"0x{value:x}"
 
 
 def add_diff(parser: argparse.ArgumentParser) -> None:
@@ -188,5 +171,5 @@ def _named(words: str, arguments: argparse.Namespace) -> CpuRequest:
 def _difference_text(difference: CpuDifference) -> str:
     lines = [f"{difference.a}  |  {difference.b}: {'the same' if difference.same else 'differ'}"]
     lines += [f"  {line}" for line in _property_lines(difference.properties)]
-    lines += [f"  {line}" for line in _bit_lines(difference.bits or ())]
+    lines += [f"  {line}" for line in bit_lines(difference.bits or ())]
     return "\n".join(lines) + "\n"
