@@ -66,7 +66,8 @@ def audit_report(
     answers: Answers,
 ) -> str:
     """The report on what has drifted since a fleet was locked."""
-    guests = [_audited_guest(guest, entry, str(n)) for n, entry in enumerate(audited) for guest in entry.case.guests]
+    found = [_audited_guest(guest, entry, str(n)) for n, entry in enumerate(audited) for guest in entry.case.guests]
+    guests = sorted(found, key=lambda guest: str(guest["name"]))
     drifts = {str(number): rows for number, entry in enumerate(audited) if (rows := list(_audited_rows(entry)))}
     defaults = sum(1 for key in lock.guests.values() if depends_on_defaults(lock.cpus[key]))
     hosts = {host: {key: list(missing) for key, missing in entries.items()} for host, entries in blocked.items()}
