@@ -1,6 +1,6 @@
 """Measures in which moves a guest's CPU stays the same, and prints it as Markdown tables.
 
-    tools/matrix.py [--only within,aliases,machines,across,kvm,settings] [--every N] [--write README.md]
+    tools/matrix.py [--only within,aliases,machines,across,kvm,causes,settings] [--every N] [--write README.md]
 
 Two QEMUs run at a time. `--every 5` takes every fifth model. Exits with 1 when a move within one QEMU changed what
 the guest sees, or when a move to another one did in a way that was not predicted.
@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal
 
-from matrix_moves import BOTH, KINDS, Bench, Move, Outcome, Style, across, aliases, everywhere, settings, within
+from matrix_moves import BOTH, KINDS, Bench, Move, Outcome, Result, Style, across, aliases, everywhere, settings, within
 
+from cpumap.cpu import Accel
 from cpumap.files import write_atomically
 
 PAIRS = (("5.2", "7.2"), ("7.2", "10.0"), ("10.0", "11.1"), ("5.2", "11.1"), ("7.2", "11.1"), ("11.1", "10.0"))
@@ -28,7 +31,7 @@ BEGIN, END = "<!-- matrix:begin -->", "<!-- matrix:end -->"
 FEW = ("Haswell-v1", "EPYC-v1", "qemu64-v1")
 """Models for domain settings: Intel, AMD with caches of its own, the default."""
 
-Counts = Counter[tuple[str, Outcome]]
+Counts = Counter[tuple[str, Outcome | Literal["but leaf 0xD"]]]
 """(style, outcome) → how many moves."""
 
 
@@ -40,6 +43,8 @@ class Matrix:
         self.every = every
         self.wrong: list[tuple[Move, Outcome]] = []
         self.measured = 0
+        self.causes: dict[Accel, Counter[str]] = {"tcg": Counter(), "kvm": Counter()}
+        """Why moves of ours to another QEMU differ, as predicted → in how many of them."""
 
     def count(self, title: str, moves: Iterable[Move]) -> Counts:
         """How the moves come out, by style."""
@@ -47,9 +52,10 @@ class Matrix:
         counts: Counts = Counter()
         started = time.monotonic()
         with ThreadPoolExecutor(2) as pool:
-            for number, (move, outcome) in enumerate(zip(chosen, pool.map(self._outcome, chosen), strict=True), 1):
-                counts[move.style, outcome] += 1
-                self._note(move, outcome)
+            for number, (move, result) in enumerate(zip(chosen, pool.map(self.bench.result, chosen), strict=True), 1):
+                counts[move.style, result.outcome] += 1
+                counts[move.style, "but leaf 0xD"] += result.xsave_alone
+                self._note(move, result)
                 if number % 20 == 0 or number == len(chosen):
                     passed = time.monotonic() - started
                     print(f"\r{title}: {number} of {len(chosen)}, {passed:.0f} s ", end="", file=sys.stderr)
@@ -57,15 +63,15 @@ class Matrix:
         self.measured += len(chosen)
         return counts
 
-    def _outcome(self, move: Move) -> Outcome:
-        return self.bench.outcome(move)
-
     def _sample(self, moves: list[Move]) -> list[Move]:
         models = sorted({move.model for move in moves})
         models = models[:: self.every] if len(models) > len(FEW) else models
         return [move for move in moves if move.model in models]
 
-    def _note(self, move: Move, outcome: Outcome) -> None:
+    def _note(self, move: Move, result: Result) -> None:
+        outcome = result.outcome
+        if move.style == "ours":
+            self.causes[move.accel].update(_kinds(found.cause for found in result.predicted))
         moved_inside = move.release == move.to_release and outcome != "same"
         bad = outcome in ("NOT PREDICTED", "refused", "unknown")
         if move.style == "ours" and outcome != "not runnable" and (moved_inside or bad):
@@ -100,12 +106,13 @@ def _machines(matrix: Matrix) -> Iterator[str]:
 def _across(matrix: Matrix) -> Iterator[str]:
     yield from _heading(
         "To another QEMU (tcg): the newest machine type that both have; for cpumap every combination of old and new",
-        ("QEMU", *TITLES, "differs exactly as predicted", "not predicted"),
+        ("QEMU", *TITLES, "cpumap, leaf 0xD set aside", "differs exactly as predicted", "not predicted"),
     )
     for pair in _pairs(matrix.bench):
         counts = matrix.count(" → ".join(pair), across(matrix.bench, pair, STYLES))
         rates = [_rate(counts, style) for style in STYLES]
-        yield _row(" → ".join(pair), [*rates, *_predicted(counts)])
+        aside = counts["ours", "same"] + counts["ours", "but leaf 0xD"]
+        yield _row(" → ".join(pair), [*rates, _percent(aside, _total(counts, "ours")), *_predicted(counts)])
 
 
 def _kvm(matrix: Matrix) -> Iterator[str]:
@@ -118,6 +125,20 @@ def _kvm(matrix: Matrix) -> Iterator[str]:
     for pair in _pairs(matrix.bench):
         counts = matrix.count(f"{' → '.join(pair)}, KVM", across(matrix.bench, pair, BOTH, "kvm"))
         yield _row(" → ".join(pair), [*(_rate(counts, style) for style in BOTH), *_predicted(counts)])
+
+
+def _causes(matrix: Matrix) -> Iterator[str]:
+    yield from _heading("What differs in another QEMU, in cpumap's moves above", ("cause", "tcg", "KVM"))
+    total = matrix.causes["tcg"] + matrix.causes["kvm"]
+    for cause, _ in total.most_common():
+        yield _row(cause, (f"{matrix.causes[accel][cause]:,}" for accel in ("tcg", "kvm")))
+
+
+def _kinds(causes: Iterable[str]) -> set[str]:
+    """The causes without the names of one move, and without what only repeats a leaf that differs."""
+    found = {cause for joined in causes for cause in joined.split("; ") if "does not exist repeats" not in cause}
+    found = {re.sub(r"^caches: .*", "cache tables, which no property describes", cause) for cause in found}
+    return {re.sub(r".* has no feature .*", "a feature that the other QEMU does not have", cause) for cause in found}
 
 
 def _settings(matrix: Matrix) -> Iterator[str]:
@@ -135,6 +156,7 @@ SECTIONS: dict[str, Callable[[Matrix], Iterator[str]]] = {
     "machines": _machines,
     "across": _across,
     "kvm": _kvm,
+    "causes": _causes,
     "settings": _settings,
 }
 
@@ -152,9 +174,16 @@ def _row(first: str, cells: Iterable[str]) -> str:
 
 
 def _rate(counts: Counts, style: Style) -> str:
-    total = sum(count for (of, outcome), count in counts.items() if of == style and outcome != "not runnable")
-    same = counts[style, "same"]
-    return f"{same:,} of {total:,} ({100 * same / total:.1f} %)" if total else "none"
+    return _percent(counts[style, "same"], _total(counts, style))
+
+
+def _total(counts: Counts, style: Style) -> int:
+    apart = ("not runnable", "but leaf 0xD")
+    return sum(count for (of, outcome), count in counts.items() if of == style and outcome not in apart)
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{part:,} of {whole:,} ({100 * part / whole:.1f} %)" if whole else "none"
 
 
 def _predicted(counts: Counts) -> list[str]:

@@ -14,7 +14,7 @@ from cpumap.errors import CpumapError, UnknownName
 from cpumap.expansion import default_request, expand
 from cpumap.guest import GuestCpu, differences
 from cpumap.hold import hold, smp_option
-from cpumap.predict import Prediction
+from cpumap.predict import PredictedDifference, Prediction
 from cpumap.resolve import is_refused, resolve
 from cpumap.sources.qemu import QemuSource
 from cpumap.sources.recorded import RecordedSource, find_recording
@@ -41,6 +41,20 @@ class Move:
     accel: Accel = "tcg"
     settings: Settings = ()
     topology: Topology = field(default_factory=Topology)
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a move came out; what was predicted, where that is what a guest saw."""
+
+    outcome: Outcome
+    predicted: tuple[PredictedDifference, ...] = ()
+
+    @property
+    def xsave_alone(self) -> bool:
+        """Whether nothing differs but leaf 0xD, and what repeats it."""
+        echoes = (d for d in self.predicted if d.leaf != 0xD)
+        return bool(self.predicted) and all("repeats 0xd" in d.cause for d in echoes)
 
 
 class Bench:
@@ -97,26 +111,26 @@ class Bench:
             return sorted(versioned)
         return [max(mine) for kind in kinds if (mine := versioned.intersection(kind))]
 
-    def outcome(self, move: Move) -> Outcome:
+    def result(self, move: Move) -> Result:
         """What a guest says of the move."""
         try:
             request, expansion, cpu, original = self._origin(move)
         except CpumapError:
-            return "not runnable"
+            return Result("not runnable")
         try:
             model, prediction = self._moved(move, request, expansion, cpu)
             guest = self._look(move.to_release, move.to_machine, move.accel, model, move.topology)
         except CpumapError:
-            return "refused"
+            return Result("refused")
         seen = {(d.leaf, d.subleaf, d.register, d.xor) for d in differences(original, guest)}
         if not seen:
-            return "same"
+            return Result("same")
         if prediction is None:
-            return "NOT PREDICTED"
+            return Result("NOT PREDICTED")
         if prediction.unknown:
-            return "unknown"
+            return Result("unknown")
         said = {(d.leaf, d.subleaf, d.register, d.xor) for d in prediction.differences}
-        return "as predicted" if said == seen else "NOT PREDICTED"
+        return Result("as predicted", prediction.differences) if said == seen else Result("NOT PREDICTED")
 
     def _origin(self, move: Move) -> tuple[CpuRequest, Expansion, ExplicitCpu, GuestCpu]:
         model = CpuModel(move.model, {PropertyName(name): value for name, value in move.settings})
