@@ -10,7 +10,7 @@ from cpumap.cpu import Context, CpuModel, Definition, PropertyName, Value
 from cpumap.cpu_map import CpuMap
 from cpumap.errors import SourceError
 from cpumap.expansion import find_machine
-from cpumap.lack import ThisMachine, bits_of
+from cpumap.lack import UNKNOWN_MACHINE, ThisMachine, bits_of
 from cpumap.sources import Source
 
 Kind = Literal["all", "match", "best"]
@@ -73,6 +73,8 @@ class Available:
     options: tuple[OptionEffect, ...] = ()
     breaches: tuple[str, ...] = ()
     """Where QEMU does not keep its promise that `host` (tcg: `max`) is all that can be had, with nothing filtered."""
+    here: ThisMachine = UNKNOWN_MACHINE
+    """What CPU and kernel have by themselves, to tell on another machine who of them lacks a feature."""
 
 
 def available(
@@ -105,6 +107,7 @@ def available(
         best=best,
         options=tuple(option_effects(source, name)) if options else (),
         breaches=(*refused, *breaches),
+        here=here,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from cpumap.available import Available, Kind, OptionEffect, listed
 from cpumap.cpu import PropertyName
 from cpumap.cpu_map import CpuMap
+from cpumap.lack import ThisMachine
 
 
 def available_json(
@@ -38,6 +39,17 @@ def available_json(
         "unavailable": {name: list(lacking) for name, lacking in found.models.items() if lacking},
         "options": [_option(effect) for effect in found.options],
         "breaches": list(found.breaches),
+        "features-of": _features_of(found.here),
+    }
+
+
+def _features_of(machine: ThisMachine) -> dict[str, Any]:
+    """What CPU and kernel have by themselves; null where nobody could tell."""
+    return {
+        "cpu": None if machine.cpu is None else sorted(machine.cpu),
+        "kernel": None if machine.kernel is None else sorted(machine.kernel),
+        "partial": machine.partial,
+        "msrs": machine.msrs,
     }
 
 

@@ -7,15 +7,37 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from cpumap.available import makes_cpus, option_effects
-from cpumap.cpu import Context, CpuModel, CpuRequest, Expansion, FeaturePolicy, Property, PropertyName
+from cpumap.cpu import Bit, Context, CpuModel, CpuRequest, Expansion, FeatureName, FeaturePolicy, Property, PropertyName
 from cpumap.cpu_map import CpuMap
+from cpumap.cpu_map_entries import CpuidBits
 from cpumap.described import DescribedHost, asked_of, known_to, lacking_on, request_on
 from cpumap.domain_layout import COMMANDLINE
-from cpumap.errors import InputError, SourceError
+from cpumap.errors import CannotRealise, InputError, SourceError
 from cpumap.expansion import ON, expand, find_machine, requested_properties
-from cpumap.lack import HOST, OPTION, QEMU, UNKNOWN_MACHINE, Lack, ThisMachine, bits_of, lack_json, lacks
+from cpumap.host import HostCpu
+from cpumap.lack import (
+    HOST,
+    OPTION,
+    QEMU,
+    UNKNOWN_MACHINE,
+    Lack,
+    ThisMachine,
+    bits_of,
+    lack_json,
+    lacks,
+    place,
+    who_lacks_nameless,
+)
 from cpumap.sources import Source
 from cpumap.sources.recorded import RecordedSource
+
+NOT_IN_MAX = frozenset({"ht", "kvm-hint-dedicated", "lmce", "topoext"})
+"""What QEMU 5.2 to 11.1 can give although `max` has it not: a QEMU that runs cannot be asked for these."""
+
+UNTRIED = (
+    "told from the model's unavailable-features and from what max has; not tried: enforce itself, values that QEMU "
+    f"refuses, {', '.join(sorted(NOT_IN_MAX))}"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +56,8 @@ class Checked:
     """Features asked for that QEMU leaves out without a word, even with `enforce`: pdcm without pmu, for one."""
     refused: str = ""
     """QEMU's words when it makes no such CPU at all, features aside."""
+    unproven: str = ""
+    """What could not be tried, where no CPU could be made to look at."""
 
     @property
     def runnable(self) -> bool:
@@ -57,6 +81,7 @@ class Checked:
             "silently-left-out": [lack_json(lack) for lack in self.silent],
             "optional-left-out": list(self.optional),
             "refused": self.refused,
+            "unproven": self.unproven,
         }
 
 
@@ -130,7 +155,7 @@ def _expanded(
     here: ThisMachine,
 ) -> Checked:
     try:
-        expansion = expand(request, source, cpu_map, machine=context.machine)
+        expansion, unproven = _expansion(request, source, cpu_map, context.machine)
     except SourceError as err:
         if not makes_cpus(source):
             raise
@@ -141,9 +166,10 @@ def _expanded(
         return Checked(context, request.model or request.mode or "", found, refused=str(err))
     origins = _origins(expansion)
     if host is not None:
-        missing = dict.fromkeys(lacking_on(host, asked_of(expansion)), "")
+        missing, nameless = dict.fromkeys(lacking_on(host, asked_of(expansion)), ""), []
     else:
         missing = {PropertyName(name): words for name, words in expansion.unavailable.items()}
+        nameless = [_nameless(bit, expansion) for bit in expansion.nameless]
     optional = tuple(sorted(name for name in missing if origins.get(name) == "policy optional"))
     missing = {name: words for name, words in missing.items() if name not in optional}
     found = (
@@ -154,7 +180,37 @@ def _expanded(
     left_out = _left_out(expansion, missing, cpu_map)
     warned = tuple(lack for lack in left_out if lack.words or _depends(lack.property, expansion, source))
     silent = tuple(lack for lack in left_out if lack not in warned)
-    return Checked(context, expansion.model.name, (*found, *warned), optional=optional, silent=silent)
+    missed = (*found, *nameless, *warned)
+    return Checked(context, expansion.model.name, missed, optional=optional, silent=silent, unproven=unproven)
+
+
+def _expansion(request: CpuRequest, source: Source, cpu_map: CpuMap, machine: str) -> tuple[Expansion, str]:
+    """The expansion, and what nobody could try of it.
+
+    A QEMU that runs makes no other CPU than its own, but says what is unavailable of each model, MSR bits too, and by
+    its `max` what can be added to one.
+    """
+    try:
+        expansion, unproven = expand(request, source, cpu_map, machine=machine), ""
+    except CannotRealise:
+        expansion = expand(request, source, cpu_map, machine=machine, must_realise=False)
+        unproven = f"{source.label} makes no other CPU than its own: {UNTRIED}"
+    if makes_cpus(source):
+        return expansion, unproven
+    most = source.expand(machine, CpuModel("max", {PropertyName("migratable"): False}), "static")
+    added = (p.name for p in expansion.asked if p.value is True and most.get(p.name) is False)
+    missing = [*expansion.definition.unavailable, *(name for name in added if name not in NOT_IN_MAX)]
+    said = {name: "" for name in missing if expansion.full.get(PropertyName(name)) is True}
+    words = {name: text for name, text in expansion.unavailable.items() if text != name}
+    return replace(expansion, unavailable={**said, **words}), unproven
+
+
+def _nameless(bit: Bit, expansion: Expansion) -> Lack:
+    leaf, subleaf, register, number = bit
+    bits = CpuidBits(leaf, subleaf, register, 1 << number)
+    who = who_lacks_nameless(expansion.context.accel)
+    origin = f"model {expansion.model.name}"
+    return Lack(PropertyName(""), FeatureName(""), (bits,), who, origin, place(bits))
 
 
 def _of_definition(request: CpuRequest, source: Source, machine: str, cpu_map: CpuMap) -> dict[PropertyName, str]:
@@ -183,11 +239,16 @@ def _by_option(found: tuple[Lack, ...], source: Source, machine: str) -> tuple[L
 def _on_host(
     host: DescribedHost, missing: Mapping[PropertyName, str], origins: Mapping[PropertyName, str], cpu_map: CpuMap
 ) -> tuple[Lack, ...]:
-    who = f"{HOST} ({host.name})"
-    return tuple(
-        Lack(name, cpu_map.feature_of(name), bits_of(name, cpu_map), who, origins.get(name, ""), words)
-        for name, words in missing.items()
-    )
+    """The lacks, put down to CPU, kernel, QEMU or an option of that host as far as its description lets tell."""
+    cpu = host.cpu
+    found = lacks(missing, origins, cpu.accel or "kvm", cpu.own, cpu_map)
+    return tuple(replace(lack, who=f"{_on(lack, cpu)} ({host.name})") for lack in found)
+
+
+def _on(lack: Lack, cpu: HostCpu) -> str:
+    if lack.property in cpu.options:
+        return f"option ({cpu.options[lack.property]} would give it)"
+    return HOST if cpu.own == UNKNOWN_MACHINE else lack.who
 
 
 def _left_out(expansion: Expansion, missing: Collection[PropertyName], cpu_map: CpuMap) -> tuple[Lack, ...]:

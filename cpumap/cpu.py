@@ -169,6 +169,12 @@ class Definition:
     """QMP's unavailable-features: property names (or `kvm`-like pseudo names) that keep it from running here."""
 
 
+Register = Literal["eax", "ebx", "ecx", "edx"]
+
+Bit = tuple[int, int, Register, int]
+"""One bit that CPUID answers: leaf, subleaf, register (`ebx`), number."""
+
+
 @dataclass(frozen=True, slots=True)
 class Realised:
     """A CPU that QEMU has really made: every readable property, and what was filtered out of it."""
@@ -178,6 +184,8 @@ class Realised:
     """The features that host or accelerator cannot give: property name → QEMU's own words for the bit."""
     unmet: Mapping[str, str] = field(default_factory=dict)
     """Features asked for and left out, since others that they depend on are off: likewise. Recordings know none."""
+    nameless: tuple[Bit, ...] = ()
+    """CPUID bits filtered out that no property is called by: XSAVE components, for one. Recordings know none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +209,8 @@ class Expansion:
     """Features this CPU asks for that cannot be given in this Context: property name → QEMU's words for the bit."""
     unmet: Mapping[str, str] = field(default_factory=dict)
     """As `Realised.unmet`."""
+    nameless: tuple[Bit, ...] = ()
+    """As `Realised.nameless`."""
 
 
 @dataclass(frozen=True, slots=True)

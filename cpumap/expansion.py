@@ -67,6 +67,7 @@ def expand(
         realised=realised.properties,
         unavailable=realised.filtered,
         unmet=realised.unmet,
+        nameless=realised.nameless,
     )
 
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from cpumap.cpu import CpuRequest, FeatureName, FeaturePolicy, Policy, PropertyName
+from cpumap.cpu import Accel, CpuRequest, FeatureName, FeaturePolicy, Policy, PropertyName
 from cpumap.cpu_map import CpuMap
 from cpumap.cpuid import Identity
 from cpumap.cpuid_formats import cpudata, is_records, read_cpuid
 from cpumap.domain import looks_like_xml, parse_request
 from cpumap.errors import InputError
+from cpumap.lack import UNKNOWN_MACHINE, ThisMachine
 from cpumap.xml_document import Document
 
 SCHEMA = "cpumap.host/1"
+
+_OWN = ("cpu", "kernel")
 
 _DECLARATION = re.compile(rb"<\?xml[^>]*\?>|<!DOCTYPE[^>\[]*>")
 
@@ -38,6 +41,12 @@ class HostCpu:
     """What its QEMU can enable, where a QEMU was asked; None where not."""
     machine: str | None = None
     """The machine type under which it was asked."""
+    accel: Accel | None = None
+    """The accelerator with which it was asked."""
+    own: ThisMachine = UNKNOWN_MACHINE
+    """What its CPU and its kernel have by themselves, where that was written down."""
+    options: Mapping[PropertyName, str] = field(default_factory=dict)
+    """Features that its QEMU would give with an option that it was not asked with: feature → option."""
     where: str = ""
 
     def to_json(self) -> dict[str, Any]:
@@ -239,10 +248,31 @@ def _saved_host(entry: object, name: str) -> HostCpu:
             usable=None if usable is None else tuple(_text(model) for model in usable),
             properties=None if said is None else frozenset(map(PropertyName, _texts(said))),
             machine=None if context is None else _text(context["machine"]),
+            accel=None if context is None or "accel" not in context else _accel(context["accel"]),
+            own=_saved_machine(entry.get("features-of")),
+            options={
+                PropertyName(name): _text(effect["option"])
+                for effect in entry.get("options", ())
+                for name in _texts(effect["gained"])
+            },
             where=name,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as err:
         raise InputError(f"not a saved host: {type(err).__name__} at {err}", name) from err
+
+
+def _saved_machine(entry: Any) -> ThisMachine:
+    """Descriptions written by older releases have none."""
+    if entry is None:
+        return UNKNOWN_MACHINE
+    cpu, kernel = (None if entry[of] is None else frozenset(map(FeatureName, _texts(entry[of]))) for of in _OWN)
+    return ThisMachine(cpu, kernel, partial=bool(entry["partial"]), msrs=bool(entry["msrs"]))
+
+
+def _accel(value: object) -> Accel:
+    if value not in ("kvm", "tcg"):
+        raise ValueError(repr(value))
+    return "kvm" if value == "kvm" else "tcg"
 
 
 def _texts(value: object) -> list[str]:

@@ -20,6 +20,7 @@ KERNEL = "kernel (KVM)"
 QEMU = "QEMU"
 TCG = "QEMU (tcg)"
 HOST = "host"
+UNTOLD = f"{CPU}, {KERNEL} or {QEMU}"
 OPTION = "option (what it depends on is off)"
 
 _SOFTWARE = ("kvm", "hv-")
@@ -34,6 +35,7 @@ class Lack:
     """One feature that is asked for and cannot be given."""
 
     property: PropertyName
+    """Empty, and so is `feature`, for a bit that has no name: an XSAVE component, for one."""
     feature: FeatureName
     bits: tuple[Bits, ...]
     """Where it sits; empty for what is no CPUID or MSR bit the CPU map knows."""
@@ -94,8 +96,13 @@ def who_lacks(prop: PropertyName, bits: Iterable[Bits], accel: Accel, machine: T
         return KERNEL
     unread = machine.partial or (not machine.msrs and any(isinstance(bit, MsrBits) for bit in bits))
     if machine.cpu is None or machine.kernel is None:
-        return f"{CPU}, {KERNEL} or {QEMU}"
+        return UNTOLD
     return f"{CPU} or {KERNEL}" if unread else CPU
+
+
+def who_lacks_nameless(accel: Accel) -> str:
+    """Who does not give a bit that no feature is called by: CPU and kernel were asked for features only."""
+    return TCG if accel == "tcg" else UNTOLD
 
 
 def bits_of(prop: PropertyName, cpu_map: CpuMap) -> tuple[Bits, ...]:
@@ -146,7 +153,7 @@ def lack_json(lack: Lack) -> dict[str, Any]:
 def lack_text(lack: Lack) -> list[str]:
     """A lack as columns: feature, who, place, why."""
     where = lack.words or " and ".join(place(bits) for bits in lack.bits) or "-"
-    return [lack.feature, lack.who, where, lack.origin]
+    return [lack.feature or "(no name)", lack.who, where, lack.origin]
 
 
 def lacks(

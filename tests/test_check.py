@@ -59,8 +59,8 @@ def _host(*names: str, **changes: Any) -> bytes:
     return json_text("host", {**available_json(found, CPU_MAP), **changes}).encode()
 
 
-def _described(*names: str) -> DescribedHost:
-    return read_described(_host(*names), CPU_MAP, name="host.json")
+def _described(*names: str, **changes: Any) -> DescribedHost:
+    return read_described(_host(*names, **changes), CPU_MAP, name="host.json")
 
 
 def _checked(model: str, *features: FeaturePolicy, host: DescribedHost | None = None, **asked: Any) -> Checked:
@@ -122,6 +122,38 @@ def test_a_feature_that_this_qemu_has_no_property_for() -> None:
 def test_a_recording_under_kvm_needs_a_host() -> None:
     with pytest.raises(InputError, match="name one with --host"):
         check(CpuRequest(mode="custom", model="EPYC"), KVM, CPU_MAP, machine=MACHINE)
+
+
+def test_who_lacks_it_on_another_host() -> None:
+    """A host's JSON says what its CPU and its kernel have by themselves, and what an option would give."""
+    own = {"cpu": ["avx", "avx2", "fma"], "kernel": ["avx", "avx2"], "partial": False, "msrs": False}
+    gained = [{"option": "kernel-irqchip=split", "gained": ["movbe"], "lost": [], "values": {}, "refused": ""}]
+    host = _described(**{"features-of": own, "options": gained})
+    found = _checked(
+        "Haswell-noTSX", *map(_feature, ("kvm-hint-dedicated", "arch-capabilities", "rdctl-no")), host=host
+    )
+    who = {str(lack.feature): lack.who for lack in found.missing}
+    assert who["avx2"] == "QEMU (host.json)"
+    assert who["fma"] == who["kvm-hint-dedicated"] == "kernel (KVM) (host.json)"
+    assert who["movbe"] == "option (kernel-irqchip=split would give it) (host.json)"
+    assert who["bmi2"] == "host CPU (host.json)"
+    assert who["rdctl-no"] == "host CPU or kernel (KVM) (host.json)"
+
+
+def test_what_a_host_says_of_itself_comes_back() -> None:
+    found = json.loads(_host())
+    assert found["features-of"] == {"cpu": None, "kernel": None, "partial": False, "msrs": False}
+    here = ThisMachine(frozenset({FeatureName("avx")}), None, msrs=True)
+    own = {"cpu": ["avx"], "kernel": None, "partial": False, "msrs": True}
+    assert _described(**{"features-of": own}).cpu.own == here
+    del found["features-of"]
+    assert read_described(json.dumps(found).encode(), CPU_MAP).cpu.own == UNKNOWN_MACHINE
+    wrong: list[Any] = [{"cpu": None}, {**own, "cpu": [1]}, []]
+    for broken in wrong:
+        with pytest.raises(InputError, match="not a saved host"):
+            _described(**{"features-of": broken})
+    with pytest.raises(InputError, match="not a saved host: ValueError at 'xen'"):
+        _described(context={**found["context"], "accel": "xen"})
 
 
 def test_described_hosts() -> None:

@@ -74,6 +74,8 @@ def _checked_text(found: Checked) -> str:
         parts += ["left out by QEMU without a word:\n", columns(["", *lack_text(lack)] for lack in found.silent)]
     if found.refused:
         parts.append(f"refused: {found.refused}\n")
+    if found.unproven:
+        parts.append(f"not proven: {found.unproven}\n")
     if found.optional:
         parts.append(f"optional, left out: {', '.join(found.optional)}\n")
     return "".join(parts)

@@ -55,7 +55,7 @@ class CachedSource:
     def realise(self, machine: str, model: CpuModel, *, unfiltered: bool = True) -> Realised:
         question = ["realise", machine, model.name, sorted(model.props.items()), unfiltered]
         kept = self._answer(question, lambda: asdict(self._live().realise(machine, model, unfiltered=unfiltered)))
-        return Realised(kept["properties"], kept["filtered"], kept["unmet"])
+        return Realised(**{**kept, "nameless": tuple(map(tuple, kept["nameless"]))})
 
     def close(self) -> None:
         if self._qemu is not None:
@@ -108,7 +108,7 @@ def _identity(binary: str, accel: Accel) -> list[Any]:
     except OSError as err:
         raise SourceError(f"cannot start {binary}: {err.strerror}") from err
     host = _host() if accel == "kvm" else []
-    return [2, str(path), found.st_size, found.st_mtime_ns, accel, host]
+    return [3, str(path), found.st_size, found.st_mtime_ns, accel, host]
 
 
 def _host() -> list[str]:

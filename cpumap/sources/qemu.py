@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
-from cpumap.cpu import Accel, CpuModel, Definition, Machine, PropertyName, Realised, Value
+from cpumap.cpu import Accel, Bit, CpuModel, Definition, Machine, PropertyName, Realised, Value
 from cpumap.cpu_map_entries import CpuidBits
 from cpumap.errors import CannotRealise, SourceError, UnknownName
 from cpumap.qmp import CommandFailed, Conversation, Session
@@ -19,6 +20,9 @@ _SESSIONS_KEPT = 2
 _WORDS = r": (?P<words>(?:CPUID|MSR)\S*?\.(?P<name>[a-z0-9_.-]+) \[bit \d+\])"
 _LACK = re.compile(r"doesn't support requested feature" + _WORDS)
 _UNMET = re.compile(r"depends on other features that were not requested" + _WORDS)
+_PARAVIRTUAL = range(0x40000000, 0x50000000)
+"""CPUID leaves of KVM and Hyper-V: QEMU has names for the bits, although CPU maps have not."""
+
 _UNKNOWN = re.compile(r"CPU model '.*' not found|[Pp]roperty '.*' not found|unable to find CPU model")
 
 
@@ -133,7 +137,9 @@ class AttachedSource:
 
     def running(self) -> Realised:
         """The CPU that its guest has now."""
-        return Realised(read_realised(self._session).properties, filtered(self._session))
+        path = self._session.execute("query-cpus-fast")[0]["qom-path"]
+        words = self._session.execute("qom-get", path=path, property="filtered-features")
+        return replace(read_realised(self._session), filtered=_named(_bits(words)))
 
     def _must_be(self, machine: str) -> None:
         if machine != self.machine:
@@ -145,27 +151,39 @@ class AttachedSource:
 
 def _with_filtered(realised: Realised) -> Realised:
     given_back = {PropertyName(name): True for name in realised.filtered if name in realised.properties}
-    return Realised({**realised.properties, **given_back}, realised.filtered, realised.unmet)
+    return replace(realised, properties={**realised.properties, **given_back})
 
 
-def filtered(session: Conversation) -> dict[str, str]:
-    """What was filtered out of the first vCPU: property name → where the bit sits, in QEMU's way of writing it.
+def _bits(words: Iterable[Mapping[str, Any]]) -> Iterator[Bit]:
+    """The bits set in a list of X86CPUFeatureWordInfo, as `filtered-features` is."""
+    for word in words:
+        leaf, subleaf, register = word["cpuid-input-eax"], word.get("cpuid-input-ecx", 0), word["cpuid-register"]
+        yield from ((leaf, subleaf, register.lower(), number) for number in range(32) if word["features"] >> number & 1)
 
-    A bit that the shipped CPU map has no name for goes by its place alone.
-    """
+
+@cache
+def _names() -> Mapping[Bit, PropertyName]:
+    """The properties by their CPUID bits, as the shipped CPU map has them."""
     from cpumap.cpu_map import load_cpu_map
 
-    path = session.execute("query-cpus-fast")[0]["qom-path"]
     cpu_map = load_cpu_map()
-    names = {bit: cpu_map.property_of(feature.name) for feature in cpu_map.features.values() for bit in feature.bits}
-    found = {}
-    for word in session.execute("qom-get", path=path, property="filtered-features"):
-        leaf, subleaf = word["cpuid-input-eax"], word.get("cpuid-input-ecx", 0)
-        register = word["cpuid-register"].lower()
-        for number in (number for number in range(32) if word["features"] >> number & 1):
-            place = f"CPUID.{leaf:02X}H:{register.upper()} [bit {number}]"
-            found[str(names.get(CpuidBits(leaf, subleaf, register, 1 << number), place))] = place
-    return found
+    return {
+        (bits.leaf, bits.subleaf, bits.register, number): cpu_map.property_of(feature.name)
+        for feature in cpu_map.features.values()
+        for bits in feature.bits
+        if isinstance(bits, CpuidBits)
+        for number in range(32)
+        if bits.mask >> number & 1
+    }
+
+
+def _named(filtered: Iterable[Bit]) -> dict[str, str]:
+    """Property name → where the bit sits, in QEMU's way of writing it; bits without a name left out."""
+    return {
+        str(_names()[bit]): f"CPUID.{bit[0]:02X}H:{bit[2].upper()} [bit {bit[3]}]"
+        for bit in filtered
+        if bit in _names()
+    }
 
 
 def read_realised(session: Conversation) -> Realised:
@@ -179,8 +197,10 @@ def read_realised(session: Conversation) -> Realised:
         for name, value in zip(names, values, strict=True)
         if isinstance(value, bool | int | str)
     }
+    filtered = values[names.index("filtered-features")] if "filtered-features" in names else ()
     warnings = session.warnings()
-    return Realised(properties, lacking(warnings), lacking(warnings, _UNMET))
+    nameless = tuple(bit for bit in _bits(filtered) if bit not in _names() and bit[0] not in _PARAVIRTUAL)
+    return Realised(properties, lacking(warnings), lacking(warnings, _UNMET), nameless)
 
 
 def lacking(warnings: Iterable[str], warning: re.Pattern[str] = _LACK) -> dict[str, str]:
