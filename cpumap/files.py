@@ -37,8 +37,15 @@ def _replace(target: Path, content: bytes) -> None:
     sync_directory(target.parent)
 
 
+OF_CONTENT = frozenset({"security.evm", "security.ima"})
+"""Extended attributes by which the kernel's integrity measurement knows a file's content: a new one gets its own."""
+
+
 def take_after(target: Path, handle: int) -> None:
-    """Mode, owner and extended attributes (an SELinux label is one) of the file that is to be replaced."""
+    """Mode, owner and extended attributes of the file that is to be replaced, and no others.
+
+    SELinux labels and access control lists are extended attributes; the directory may have a default for the latter.
+    """
     if not target.exists():
         mask = os.umask(0)
         os.umask(mask)
@@ -48,8 +55,11 @@ def take_after(target: Path, handle: int) -> None:
     if (os.geteuid(), os.getegid()) != (old.st_uid, old.st_gid):
         os.fchown(handle, old.st_uid, old.st_gid)
     os.fchmod(handle, old.st_mode & 0o7777)
-    for name in os.listxattr(target):
+    kept = set(os.listxattr(target))
+    for name in kept - OF_CONTENT:
         os.setxattr(handle, name, os.getxattr(target, name))
+    for name in set(os.listxattr(handle)) - kept:
+        os.removexattr(handle, name)
 
 
 def sync_directory(directory: Path) -> None:

@@ -6,6 +6,7 @@ import importlib
 import io
 import json
 import os
+import struct
 import subprocess
 import sys
 import tarfile
@@ -20,6 +21,9 @@ from cpumap.render import FORGOTTEN
 
 TREE = Path(__file__).parent.parent
 RECORDED = ("--recorded", "7.2")
+ACCESS_LIST = "system.posix_acl_access"
+NO_ID = 0xFFFFFFFF
+"""Stands for an id in entries of an access list that have none."""
 
 
 @pytest.fixture(scope="session")
@@ -180,6 +184,41 @@ def test_links_mode_and_owner(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "1 other hard link to it still lead to the old document" in capsys.readouterr().err
     assert convert(tmp_path / "store/c.xml", "--in-place") == 3
     assert (tmp_path / "store/c.xml").read_bytes() == small("c")
+
+
+def _acl(*entries: tuple[int, int, int]) -> bytes:
+    """A POSIX access control list as Linux stores it: (tag, permissions, id) each, behind the version."""
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+
+
+NOBODY_READS = _acl((0x01, 6, NO_ID), (0x02, 4, 65534), (0x04, 4, NO_ID), (0x10, 4, NO_ID), (0x20, 0, NO_ID))
+"""rw for the owner, r for user 65534 and the group, nothing for others."""
+
+
+@pytest.mark.live
+def test_labels_and_access_lists(tmp_path: Path) -> None:
+    """Kept as they are: neither lost nor, where the directory has a default for new files, won. Wants root."""
+    directory = stored(tmp_path / "etc", {name: small() for name in ("labelled.xml", "listed.xml", "bare.xml")})
+    label = b"system_u:object_r:virt_etc_t:s0\0"
+    os.setxattr(directory / "labelled.xml", "security.selinux", label)
+    os.setxattr(directory / "bare.xml", "security.ima", b"\x01digest of the old content")
+    os.setxattr(directory / "listed.xml", ACCESS_LIST, NOBODY_READS)
+    os.setxattr(directory, "system.posix_acl_default", NOBODY_READS)
+    for path in directory.iterdir():
+        os.chown(path, 65534, 65533)
+    before = {path.name: (path.stat().st_mode, _attributes(path)) for path in directory.iterdir()}
+    del before["bare.xml"][1]["security.ima"]
+    assert ACCESS_LIST in before["listed.xml"][1] and ACCESS_LIST not in before["bare.xml"][1]
+    assert convert(directory, "--in-place", "--backup-dir", tmp_path / "backup") == 0
+    for path in (*directory.iterdir(), *(tmp_path / "backup").iterdir()):
+        assert (path.stat().st_mode, _attributes(path)) == before[path.name], path
+        assert (path.stat().st_uid, path.stat().st_gid) == (65534, 65533)
+    assert os.getxattr(directory / "labelled.xml", "security.selinux") == label
+    assert all(data != small() for data in content(directory).values())
+
+
+def _attributes(path: Path) -> dict[str, bytes]:
+    return {name: os.getxattr(path, name) for name in os.listxattr(path)}
 
 
 def test_diff_and_dry_run_write_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

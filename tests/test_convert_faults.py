@@ -10,8 +10,12 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
+import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +52,113 @@ def test_two_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     finally:
         os.close(handle)
     assert "another conversion is at work in it" in capsys.readouterr().err
+    assert content(directory) == {"a.xml": small()}
+
+
+def test_changed_while_it_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = stored(tmp_path / "etc", {"a.xml": small(), "busy.xml": small() + b" " * 12 * 2**20})
+    done = threading.Event()
+
+    def keep_writing() -> None:
+        with (directory / "busy.xml").open("ab", buffering=0) as file:
+            while not done.is_set():
+                file.write(b" ")
+
+    with ThreadPoolExecutor(1) as threads:
+        writing = threads.submit(keep_writing)
+        try:
+            assert convert(directory, "--in-place") == 3
+        finally:
+            done.set()
+        writing.result()
+    assert f"failed: {directory}/busy.xml: changed while it was read\n" in capsys.readouterr().out
+    assert (directory / "busy.xml").read_bytes().startswith(small()) and (directory / "a.xml").read_bytes() != small()
+
+
+def test_a_vast_document_that_is_not_too_large(tmp_path: Path) -> None:
+    filling = b"<!-- filling -->\n" * 900_000
+    directory = stored(tmp_path / "etc", {"a.xml": small() + filling})
+    assert convert(directory, "--in-place") == 0
+    written = (directory / "a.xml").read_bytes()
+    assert written.endswith(filling) and b"<qemu:arg value='-global'/>" in written
+
+
+@pytest.mark.live
+def test_one_broken_among_ten_thousand(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else tmp_path) as place:
+        documents = {f"{n:05}.xml": small(str(n), ("Haswell", "EPYC")[n % 2]) for n in range(10_000)}
+        directory = stored(Path(place, "in"), {**documents, "06000.xml": b"<domain type='kvm'>\n<name>"})
+        assert convert(directory, "--output-dir", Path(place, "out")) == 2
+        out, err = capfd.readouterr()
+        lines = [line for line in out.splitlines() if not line.startswith("converted: ")]
+        assert lines == [
+            f"failed: {directory}/06000.xml:2: not well-formed XML: Premature end of data in tag name line 2"
+        ]
+        assert "cpumap: 10000 documents: 9999 converted, 1 failed in " in err
+        written = content(Path(place, "out"))
+    assert written.keys() == documents.keys() - {"06000.xml"}
+    assert all(b"<qemu:arg value='-global'/>" in data and data.endswith(b"</domain>\r\n") for data in written.values())
+
+
+def test_two_in_trees_that_overlap(tmp_path: Path) -> None:
+    """Both at work at once: each document is converted by one of them, and whole."""
+    old = {f"sub/{n:02}.xml": small(str(n), ("Haswell", "EPYC")[n % 2]) for n in range(30)}
+    alone, directory = stored(tmp_path / "alone", old), stored(tmp_path / "etc", old)
+    assert convert(alone, "--in-place") == 0
+    children = [_started([str(path), "--in-place"]) for path in (directory, directory / "sub", directory)]
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    assert set(codes) <= {0, 3}
+    assert convert(directory, "--in-place") == 0
+    assert content(directory) == content(alone)
+
+
+UNPRIVILEGED = ["setpriv", "--bounding-set=-dac_override,-dac_read_search,-fowner,-chown"] if os.geteuid() == 0 else []
+"""Makes of root a user whom the modes of files stop, who still owns them."""
+
+
+@pytest.mark.live
+def test_what_the_user_may_not_change(tmp_path: Path) -> None:
+    names = ("free/a.xml", "shut/b.xml", "hidden/c.xml", "free/d.xml", "free/e.xml")
+    directory = stored(tmp_path / "etc", {name: small(name) for name in names})
+    modes = {"free/d.xml": 0o000, "free/e.xml": 0o444, "shut": 0o555, "hidden": 0o000}
+    for name, mode in modes.items():
+        (directory / name).chmod(mode)
+    command = [*UNPRIVILEGED, sys.executable, "-m", "cpumap", "convert", str(directory), "--in-place", *RECORDED]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    finally:
+        for name in modes:
+            (directory / name).chmod(0o755)
+    assert done.returncode == 3
+    assert done.stdout.splitlines() == [
+        f"converted: {directory}/free/a.xml",
+        f"failed: {directory}/free/d.xml: Permission denied",
+        f"failed: {directory}/free/e.xml: read-only, left alone",
+        f"failed: {directory}/hidden: Permission denied",
+        f"failed: {directory}/shut/b.xml: Permission denied",
+    ]
+    left = content(directory)
+    left.pop(JOURNAL)
+    assert left.pop("free/a.xml") != small("free/a.xml")
+    assert left == {name: small(name) for name in names[1:]}
+
+
+@pytest.mark.live
+def test_a_directory_in_which_nothing_can_be_written(tmp_path: Path) -> None:
+    directory = stored(tmp_path / "etc", {"a.xml": small()})
+    directory.chmod(0o555)
+    for words in (
+        ["--in-place"],
+        ["--output-dir", str(directory / "out")],
+        ["--output-dir", str(directory / "a.xml/b")],
+    ):
+        given = directory if words == ["--in-place"] else directory / "a.xml"
+        command = [*UNPRIVILEGED, sys.executable, "-m", "cpumap", "convert", str(given), *words, *RECORDED]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (3, "")
+        assert done.stderr.startswith(f"cpumap: {directory}") and done.stderr.count("\n") == 1
+    directory.chmod(0o755)
     assert content(directory) == {"a.xml": small()}
 
 
