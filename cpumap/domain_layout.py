@@ -219,22 +219,23 @@ def without_opaque(text: str) -> str:
     """The text with `OPAQUE` for each character of comments, CDATA sections and processing instructions."""
     pieces: list[str] = []
     done = 0
-    while opaque := _next_opaque(text, done):
-        start, end = opaque
+    for start, end in _opaque(text):
         pieces += [text[done:start], OPAQUE * (end - start)]
         done = end
     return "".join([*pieces, text[done:]]) if pieces else text
 
 
-def _next_opaque(text: str, position: int) -> tuple[int, int] | None:
-    """Where the next one starts and ends. `!` and `?` are looked for, since `<` is everywhere."""
-    while marks := [at for at in (text.find("!", position), text.find("?", position)) if at >= 0]:
+def _opaque(text: str) -> Iterator[tuple[int, int]]:
+    """Where each of them starts and ends. `!` and `?` are looked for, since `<` is everywhere; each is found once."""
+    found = {mark: text.find(mark) for mark in "!?"}
+    while marks := [at for at in found.values() if at >= 0]:
         start = min(marks) - 1
+        position = start + 2
         for opening, closing in _ENDS.items():
             if text.startswith(opening, max(start, 0)):
-                return start, text.index(closing, start + len(opening)) + len(closing)
-        position = start + 2
-    return None
+                position = text.index(closing, start + len(opening)) + len(closing)
+                yield start, position
+        found = {mark: text.find(mark, position) if 0 <= at < position else at for mark, at in found.items()}
 
 
 def _tags(text: str, opening: str) -> Iterator[int]:
