@@ -265,7 +265,8 @@ class Answers:
     def _new(self, question: Question) -> Answer:
         self.asked += 1
         topology = question.request.topology and question.request.topology.kind
-        request = replace(question.request, where="", topology=topology, vcpus=1)
+        features = tuple(replace(feature, line=0) for feature in question.request.features)
+        request = replace(question.request, where="", features=features, topology=topology, vcpus=1)
         try:
             source = self.source(request)
             meant = request_for(request, source, self.cpu_map, host=self.host)

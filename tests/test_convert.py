@@ -119,6 +119,15 @@ def test_unknown_new_machine_type(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "has no machine type 'pc-q35-99'" in capsys.readouterr().out
 
 
+def test_a_feature_that_nobody_knows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = small().replace(b"</model>", b"</model>\n<feature name='avx9'/>")
+    directory = stored(tmp_path / "etc", {"a.xml": asked, "b.xml": b"\n" + asked.lstrip()})
+    assert convert(directory, "--dry-run") == 2
+    reason = "recorded QEMU 7.2.22 has no CPU property 'avx9' (policy require)"
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [f"failed: {directory}/a.xml:5: {reason}", f"failed: {directory}/b.xml:6: {reason}"]
+
+
 def test_what_is_not_ours_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     directory = stored(
         tmp_path / "etc",
