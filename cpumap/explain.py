@@ -160,10 +160,10 @@ def find_feature(name: str, cpu_map: CpuMap, former: Mapping[str, str]) -> Featu
 
 
 def _of_qemu(name: FeatureName, cpu_map: CpuMap) -> Feature:
-    """A feature that no CPU map has, but a recorded QEMU (kvmclock and the like)."""
-    prop = cpu_map.property_of(name)
-    if any(RecordedSource(path).knows(prop) for path in recordings()):
-        return Feature(name, aliases=(Alias(prop, "qemu"),))
+    """A feature that no CPU map has, but a recorded QEMU (kvmclock, hv-time and the like)."""
+    for prop in map(PropertyName, (name.replace("_", "-"), cpu_map.property_of(name))):
+        if any(RecordedSource(path).knows(prop) for path in recordings()):
+            return Feature(cpu_map.feature_of(prop), aliases=(Alias(prop, "qemu"),))
     raise UnknownName(
         f"no CPU feature is called {name!r}, neither in the CPU map {cpu_map.path} nor in a recorded QEMU"
     )

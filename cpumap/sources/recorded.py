@@ -116,7 +116,9 @@ class RecordedSource:
         return {model: tables for model, tables in on.items() if tables}
 
     def knows(self, prop: PropertyName) -> bool:
-        """Whether this QEMU has a feature of this name."""
+        """Whether this QEMU has a feature of this name; those for Windows (`hv-…`) are in no static expansion."""
+        if prop.startswith("hv-"):
+            return isinstance(self.expand(next(iter(self._tables)), CpuModel("base"), "full").get(prop), bool)
         return self._stored["spellings"].get(prop, prop) in self._stored["static"]
 
     def dependants(self, prop: PropertyName) -> tuple[PropertyName, ...]:
