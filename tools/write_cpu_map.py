@@ -76,8 +76,11 @@ def _base(names: Iterable[str]) -> CpuModel:
 
 
 def _warned(session: Session) -> dict[str, Bits]:
-    matches = (_LACK.search(line) for line in session.warnings())
-    return {match["name"]: _worded(match) for match in matches if match}
+    """The first bit of each name: QEMU calls two bits vmx-invept-single-context, the second one by mistake."""
+    found: dict[str, Bits] = {}
+    for match in filter(None, map(_LACK.search, session.warnings())):
+        found.setdefault(match["name"], _worded(match))
+    return found
 
 
 def _worded(match: re.Match[str]) -> Bits:
