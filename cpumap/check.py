@@ -12,7 +12,7 @@ from cpumap.cpu_map import CpuMap
 from cpumap.cpu_map_entries import CpuidBits
 from cpumap.described import DescribedHost, asked_of, known_to, lacking_on, request_on
 from cpumap.domain_layout import COMMANDLINE
-from cpumap.errors import CannotRealise, InputError, SourceError
+from cpumap.errors import InputError, SourceError
 from cpumap.expansion import ON, expand, find_machine, requested_properties
 from cpumap.host import HostCpu
 from cpumap.lack import (
@@ -190,19 +190,26 @@ def _expansion(request: CpuRequest, source: Source, cpu_map: CpuMap, machine: st
     A QEMU that runs makes no other CPU than its own, but says what is unavailable of each model, MSR bits too, and by
     its `max` what can be added to one.
     """
-    try:
-        expansion, unproven = expand(request, source, cpu_map, machine=machine), ""
-    except CannotRealise:
-        expansion = expand(request, source, cpu_map, machine=machine, must_realise=False)
-        unproven = f"{source.label} makes no other CPU than its own: {UNTRIED}"
+    expansion = expand(request, source, cpu_map, machine=machine, must_realise=False)
     if makes_cpus(source):
-        return expansion, unproven
+        return expansion, ""
+    unproven = ""
+    if not _is_shown(expansion):
+        unproven = f"{source.label} makes no other CPU than its own: {UNTRIED}"
+        expansion = replace(expansion, realised=expansion.full)
     most = source.expand(machine, CpuModel("max", {PropertyName("migratable"): False}), "static")
     added = (p.name for p in expansion.asked if p.value is True and most.get(p.name) is False)
     missing = [*expansion.definition.unavailable, *(name for name in added if name not in NOT_IN_MAX)]
     said = {name: "" for name in missing if expansion.full.get(PropertyName(name)) is True}
     words = {name: text for name, text in expansion.unavailable.items() if text != name}
     return replace(expansion, unavailable={**said, **words}), unproven
+
+
+def _is_shown(expansion: Expansion) -> bool:
+    """Whether the realised CPU is the one asked for, and not the one that the QEMU happens to run."""
+    realised = expansion.realised
+    own = realised.get(PropertyName("type")) == expansion.definition.typename
+    return own and all(realised.get(prop.name) == prop.value for prop in expansion.asked)
 
 
 def _nameless(bit: Bit, expansion: Expansion) -> Lack:

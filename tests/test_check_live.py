@@ -30,6 +30,7 @@ from cpumap.expansion import find_machine
 from cpumap.lack import UNKNOWN_MACHINE, bit_numbers, this_machine
 from cpumap.qmp import Session
 from cpumap.render import json_text
+from cpumap.sources.libvirt import GuestSource
 from cpumap.sources.qemu import AttachedSource, QemuSource
 from tests.conftest import RELEASES
 
@@ -174,20 +175,27 @@ ASKED = [
     "<cpu><model>EPYC</model><feature policy='disable' name='avx2'/></cpu>",
     "<cpu><model>qemu64</model><feature policy='require' name='avx512f'/>"
     "<feature policy='optional' name='3dnow'/></cpu>",
-    "<cpu><model>pentium3</model><feature policy='require' name='x2apic'/></cpu>",
+    "<cpu><model>pentium2</model><feature policy='require' name='x2apic'/></cpu>",
 ]
 
 
-@pytest.mark.parametrize(("release", "accel"), [*((release, "kvm") for release in RELEASES), (RELEASES[-1], "tcg")])
+@pytest.mark.parametrize(
+    ("release", "accel", "kind"),
+    [
+        *((release, "kvm", AttachedSource) for release in RELEASES),
+        (RELEASES[-1], "tcg", AttachedSource),
+        (RELEASES[1], "kvm", GuestSource),
+    ],
+)
 def test_a_qemu_that_runs_says_what_it_cannot_give(
-    qemus: dict[str, Path], release: str, accel: Accel, kvm: Path, tmp_path: Path
+    qemus: dict[str, Path], release: str, accel: Accel, kind: type[AttachedSource], kvm: Path, tmp_path: Path
 ) -> None:
     """Of CPUs that it does not make: the same as the QEMU says that makes them; and what was not tried is said."""
     qemu, socket = qemus[release], tmp_path / "qmp"
     arguments = ["-machine", f"q35,accel={accel}", "-cpu", "pentium3", "-qmp", f"unix:{socket},server=on,wait=off"]
     with (
         Session.start(qemu, arguments, timeout=PATIENCE),
-        closing(AttachedSource(Session.attach(str(socket)))) as there,
+        closing(kind(Session.attach(str(socket)))) as there,
         QemuSource(qemu, accel, timeout=PATIENCE) as source,
     ):
         for text in ASKED if SAMPLE is None else random.Random(release).sample(ASKED, SAMPLE):
@@ -197,6 +205,8 @@ def test_a_qemu_that_runs_says_what_it_cannot_give(
             assert [lack.property for lack in told.missing] == named, text
             assert (told.runnable, told.optional) == (made.runnable, made.optional)
             assert "not tried: enforce itself" in told.unproven and not made.unproven
+        own = check(_request("pentium3", accel), there, CPU_MAP, machine=there.machine)
+        assert own.runnable and not own.unproven
         with pytest.raises(UnknownName, match="runs machine type"):
             check(request, there, CPU_MAP, machine="isapc")
 
