@@ -16,7 +16,7 @@ from cpumap.compare import compare, features_of_cpu
 from cpumap.compare_qemu import hypervisor_baseline
 from cpumap.cpu import CpuRequest
 from cpumap.cpu_map import CpuMap, load_cpu_map
-from cpumap.cpuid_own import own_cpuid
+from cpumap.cpuid_own import own_data
 from cpumap.decode import host_of
 from cpumap.domain import parse_request
 from cpumap.errors import CpumapError
@@ -195,7 +195,7 @@ def _baseline(ask: Ask, inputs: list[str], flags: int) -> str | None:
 
 def test_this_host_is_decoded_as_libvirt_does(libvirt_connection: libvirt.virConnect, cpu_map: CpuMap) -> None:
     theirs = read_host(libvirt_connection.getCapabilities(), cpu_map)
-    ours = host_of(own_cpuid(), cpu_map)
+    ours = host_of(own_data()[0], cpu_map)
     assert (ours.model, ours.vendor, ours.identity) == (theirs.model, theirs.vendor, theirs.identity)
     assert [f.name for f in ours.features] == [f.name for f in theirs.features]
 
