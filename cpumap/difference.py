@@ -116,7 +116,7 @@ def _described(
     cause: str,
 ) -> GuestDifference:
     foreseen = said.get((found.leaf, found.subleaf, found.register))
-    exact = foreseen is not None and foreseen.xor == found.xor
+    exact = foreseen is not None and foreseen.covers(found.leaf, found.subleaf, found.register, found.xor)
     bits = bits_of(found.xor)
     return GuestDifference(
         leaf=found.leaf,

@@ -66,7 +66,7 @@ def drift_lines(prediction: Prediction) -> Iterator[str]:
         what = f"MSR 0x{found.leaf:x}" if found.register == "msr" else f"CPUID 0x{found.leaf:x}.{found.subleaf:x}"
         register = "" if found.register == "msr" else f".{found.register.upper()}"
         yield f"{what}{register} bits 0x{found.xor:x}: {found.cause}"
-    yield from (f"not known beforehand: {reason}" for reason in prediction.unknown)
+    yield from (f"not known beforehand: {reason} (`verify --target-qemu` measures it)" for reason in prediction.unknown)
 
 
 def _changing(cpu: ExplicitCpu, source: Source, place: Source) -> frozenset[PropertyName]:

@@ -107,3 +107,19 @@ def test_a_bare_model_does_not_hold(qemus: Mapping[str, Path], cpu_map: CpuMap) 
     assert {j.judge: j.verdict for j in place.judgements} == dict.fromkeys(JUDGES, "differs")
     assert not place.as_predicted
     assert "abm" in {name for judgement in place.judgements for bit in judgement.bits for name in bit.names}
+
+
+@pytest.mark.parametrize("topology", [Topology(sockets=2, cores=4, threads=2), Topology(dies=2, cores=3, threads=3)])
+@pytest.mark.parametrize(
+    ("here", "there", "model"),
+    [("7.2", "10.0", "Haswell"), ("5.2", "7.2", "EPYC"), ("10.0", "11.1", "486"), ("11.1", "10.0", "GraniteRapids-v4")],
+)
+def test_what_several_vcpus_read_elsewhere_is_predicted(
+    here: str, there: str, model: str, topology: Topology, qemus: Mapping[str, Path], cpu_map: CpuMap
+) -> None:
+    with QemuSource(qemus[here]) as source, QemuSource(qemus[there]) as target:
+        machine = ends(min(source, target, key=lambda one: [int(part) for part in one.version.split(".")]))[1]
+        request = default_request(CpuModel(model), None, CpuRequest(accel="tcg", topology=topology))
+        cpu, expansion = explicit(source, machine, request, cpu_map)
+        report = verify(cpu, expansion, source, [(target, machine)], cpu_map)
+    assert report.places[0].as_predicted, report.as_json()

@@ -121,8 +121,8 @@ def test_what_was_not_measured_is_unknown(old: RecordedSource, new: RecordedSour
     for version in ("8.2.1", "99.0.0"):
         prediction = predict(cpu, expansion.realised, moved_to(version, moved), cpu_map)
         assert prediction.unknown and not prediction.holds
-    dies = predict(cpu, expansion.realised, moved_to("10.0.0", moved), cpu_map, Topology(dies=2))
-    assert any("dies" in reason for reason in dies.unknown)
+    clusters = predict(cpu, expansion.realised, moved_to("10.0.0", moved), cpu_map, Topology(clusters=2))
+    assert any("clusters" in reason for reason in clusters.unknown)
 
 
 @pytest.mark.parametrize("model, known", [("Haswell", False), ("qemu64", True)])

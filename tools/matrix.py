@@ -1,6 +1,6 @@
 """Measures in which moves a guest's CPU stays the same, and prints it as Markdown tables.
 
-    tools/matrix.py [--only within,aliases,machines,across,kvm,causes,settings] [--every N] [--write README.md]
+    tools/matrix.py [--only SECTION,...] [--every N] [--write README.md]
 
 Two QEMUs run at a time. `--every 5` takes every fifth model. Exits with 1 when a move within one QEMU changed what
 the guest sees, or when a move to another one did in a way that was not predicted.
@@ -19,7 +19,21 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
-from matrix_moves import BOTH, KINDS, Bench, Move, Outcome, Result, Style, across, aliases, everywhere, settings, within
+from matrix_moves import (
+    BOTH,
+    KINDS,
+    Bench,
+    Move,
+    Outcome,
+    Result,
+    Style,
+    across,
+    aliases,
+    everywhere,
+    settings,
+    topologies,
+    within,
+)
 
 from cpumap.cpu import Accel
 from cpumap.files import write_atomically
@@ -115,6 +129,17 @@ def _across(matrix: Matrix) -> Iterator[str]:
         yield _row(" → ".join(pair), [*rates, _percent(aside, _total(counts, "ours")), *_predicted(counts)])
 
 
+def _topologies(matrix: Matrix) -> Iterator[str]:
+    yield from _heading(
+        "To another QEMU (tcg), 16 vCPUs in 2 sockets, 3 cores of 3 threads, and 2 dies of 3 cores: the newest machine "
+        "type that both have",
+        ("QEMU", "cpumap", "differs exactly as predicted", "not predicted"),
+    )
+    for pair in _pairs(matrix.bench):
+        counts = matrix.count(f"{' → '.join(pair)}, topologies", topologies(matrix.bench, pair))
+        yield _row(" → ".join(pair), [_rate(counts, "ours"), *_predicted(counts)])
+
+
 def _kvm(matrix: Matrix) -> Iterator[str]:
     yield from _heading(
         "Under KVM, every model that this host starts", ("QEMU", TITLES[0], "cpumap", "as predicted", "not predicted")
@@ -155,6 +180,7 @@ SECTIONS: dict[str, Callable[[Matrix], Iterator[str]]] = {
     "aliases": _aliases,
     "machines": _machines,
     "across": _across,
+    "topologies": _topologies,
     "kvm": _kvm,
     "causes": _causes,
     "settings": _settings,
