@@ -26,6 +26,7 @@ from cpumap.render import json_text
 from cpumap.resolve import Choices, resolve
 from cpumap.sources import Source
 from cpumap.sources.qemu import QemuSource
+from cpumap.target import opened
 from cpumap.verify import Judgement, Place, Report, verify
 
 
@@ -37,6 +38,7 @@ def add_verify(parser: argparse.ArgumentParser) -> None:
     one.add_argument("--target-machine", metavar="TYPE", help="under this machine type (default: the same)")
     one.add_argument("--all-machines", action="store_true", help="under every pc-q35 and pc-i440fx machine type")
     parser.add_argument("--pin", choices=("model", "custom"), default="model", help="as in translate")
+    parser.add_argument("--unavailable", choices=("keep", "off"), help="as in translate")
     parser.add_argument("--compact", action="store_true", help="name only what some machine type changes")
     parser.add_argument("--format", choices=("text", "json"), default="text", help="(default: text)")
     add_source_options(parser)
@@ -51,7 +53,7 @@ def run_verify(arguments: argparse.Namespace) -> int:
         if arguments.target_qemu:
             target = stack.enter_context(QemuSource(arguments.target_qemu, source.accel))
         expansion = expand(request, source, cpu_map, machine=arguments.machine)
-        cpu = resolve(request, expansion, Choices(pin=arguments.pin))
+        cpu = resolve(request, expansion, Choices(pin=arguments.pin, unavailable=arguments.unavailable))
         only = changing_properties(cpu, [source, target]) if arguments.compact else None
         machines = _targets(arguments, target, expansion.context.machine)
         report = verify(cpu, expansion, source, [(target, name) for name in machines], cpu_map, only=only)
@@ -104,7 +106,9 @@ def _value(value: object) -> str:
 def add_diff(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("a", metavar="A", help="MODEL[,prop=value…] or FILE, with @machine if not the source's default")
     parser.add_argument("b", metavar="B", nargs="?", help="the same; default: A itself, with --target-qemu")
-    parser.add_argument("--target-qemu", metavar="PATH", help="the QEMU of B (default: that of A)")
+    parser.add_argument(
+        "--target-qemu", metavar="PATH|RELEASE", help="the QEMU of B, or a recorded one (default: that of A)"
+    )
     parser.add_argument("--all-machines", action="store_true", help="A against itself under every machine type")
     parser.add_argument("--guest", action="store_true", help="also what a guest sees; starts QEMU, tcg unfiltered")
     parser.add_argument("--format", choices=("text", "json"), default="text", help="(default: text)")
@@ -116,15 +120,9 @@ def run_diff(arguments: argparse.Namespace) -> int:
     cpu_map = open_cpu_map(arguments)
     request = _named(arguments.a, arguments)
     with ExitStack() as stack:
-        live = arguments.guest or arguments.target_qemu
-        source: Source = (
-            stack.enter_context(start_qemu(arguments, request))
-            if live
-            else stack.enter_context(open_source(arguments, request))
-        )
-        target = source
-        if arguments.target_qemu:
-            target = stack.enter_context(QemuSource(arguments.target_qemu, source.accel))
+        started = start_qemu if arguments.guest else open_source
+        source: Source = stack.enter_context(started(arguments, request))
+        target = _target(arguments, source, stack)
         found = list(_differences(arguments, request, source, target, cpu_map))
     if arguments.report:
         from cpumap.report import diff_report
@@ -135,6 +133,16 @@ def run_diff(arguments: argparse.Namespace) -> int:
     else:
         sys.stdout.write("".join(_difference_text(difference) for difference in found))
     return 0 if all(difference.same for difference in found) else 1
+
+
+def _target(arguments: argparse.Namespace, source: Source, stack: ExitStack) -> Source:
+    if not arguments.target_qemu:
+        return source
+    if arguments.guest:
+        return stack.enter_context(QemuSource(arguments.target_qemu, source.accel))
+    target = opened(arguments.target_qemu, source.accel, cache=not arguments.no_cache)
+    stack.callback(target.close)
+    return target
 
 
 def _differences(

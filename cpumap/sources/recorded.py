@@ -149,13 +149,19 @@ class RecordedSource:
         facts = {**derived_definition(model, self.arch, full, self._lacking), **self._definition.facts(model, table)}
         return Definition(name=model, **{**facts, "unavailable": tuple(facts["unavailable"])})
 
+    def _refuse(self, model: CpuModel, full: Mapping[PropertyName, Value]) -> None:
+        """What QEMU would not take: an unknown property, or a value that is none of its kind."""
+        for name, value in model.props.items():
+            if name not in full:
+                raise UnknownName(f"{self.label} has no CPU property {name!r}")
+            if not isinstance(full[name], str) and _kind(full[name]) != _kind(value):
+                raise UnknownName(f"{self.label}: CPU property {name!r} takes {_kind(full[name])}, not {value!r}")
+
     def _changed(self, full: dict[PropertyName, Value], model: CpuModel, table: str) -> dict[PropertyName, Value]:
         """What the properties asked for on top of a model do to it, dependants and levels included."""
         if not model.props:
             return full
-        unknown = [name for name in model.props if name not in full]
-        if unknown:
-            raise UnknownName(f"{self.label} has no CPU property {unknown[0]!r}")
+        self._refuse(model, full)
         canonical = {PropertyName(self._stored["spellings"].get(n, n)): value for n, value in model.props.items()}
         effects = self._stored["effects"]
         hidden = {PropertyName(name): True for name in self._hidden.facts(model.name, table)}
@@ -170,6 +176,10 @@ class RecordedSource:
         changed |= _levels(full, changed, effects, canonical)
         again = with_spellings({str(n): v for n, v in changed.items()}, self._stored["spellings"])
         return {PropertyName(name): value for name, value in again.items()}
+
+
+def _kind(value: Value) -> str:
+    return "on or off" if isinstance(value, bool) else "a number" if isinstance(value, int) else "text"
 
 
 def _switches(effect: Facts, given: Iterable[str]) -> dict[PropertyName, Value]:
