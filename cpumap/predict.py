@@ -117,8 +117,10 @@ def _unknown_places(before: Side, after: Side, facts: Mapping[str, Any], topolog
     for case in facts["unmeasured"]:
         if case["accel"] == after.accel and _fits(case["when"], after):
             yield case["what"]
-    if before.accel == "kvm" and not before.get("vendor"):
+    if not before.get("vendor") and before.accel == "kvm":
         yield "under KVM a CPU without a vendor of its own takes the host's"
+    elif not before.get("vendor") and topology != ONE_VCPU:
+        yield "what several vCPUs make of a CPU without a vendor and levels"
 
 
 def _fits(when: Mapping[str, Any], side: Side) -> bool:

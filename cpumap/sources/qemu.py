@@ -23,7 +23,11 @@ _UNMET = re.compile(r"depends on other features that were not requested" + _WORD
 _PARAVIRTUAL = range(0x40000000, 0x50000000)
 """CPUID leaves of KVM and Hyper-V: QEMU has names for the bits, although CPU maps have not."""
 
-_UNKNOWN = re.compile(r"CPU model '.*' not found|[Pp]roperty '.*' not found|unable to find CPU model")
+_UNKNOWN = re.compile(
+    r"CPU model '.*' not found|[Pp]roperty '.*' not found|unable to find CPU model"
+    r"|Invalid parameter type for|Parameter '.*' expects|Property '.*' doesn't take value|value of property '.*' must"
+)
+"""How QEMU words what it was asked for in vain: the input's fault, not its own."""
 
 
 class QemuSource:
