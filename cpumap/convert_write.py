@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,8 @@ from cpumap.files import sync_directory, take_after
 
 SYNCED_AT_ONCE = 16
 """File systems make many files last together when many are asked for together."""
+
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +87,8 @@ class Writer:
             for place, (source, outcome, stamp, old) in enumerate(group):
                 outcomes.append(outcome)
                 if outcome.content is not None or (self.destination.output and outcome.status == "explicit"):
-                    outcomes[place] = self._try_prepare(source, outcome, stamp, old, prepared, place)
+                    with _uninterrupted():
+                        outcomes[place] = self._try_prepare(source, outcome, stamp, old, prepared, place)
             self._on_step("written")
             durable = self._durable(group, prepared, outcomes)
             self._on_step("journaled")
@@ -92,9 +98,10 @@ class Writer:
             for directory in {ready.target.parent for ready in durable.values()}:
                 _sync(directory)
         finally:
-            for ready in prepared.values():
-                ready.temporary.unlink(missing_ok=True)
-                os.close(ready.handle)
+            with _uninterrupted():
+                for ready in prepared.values():
+                    ready.temporary.unlink(missing_ok=True)
+                    os.close(ready.handle)
         return [replace(outcome, content=None) for outcome in outcomes]
 
     def _durable(
@@ -170,6 +177,23 @@ class Writer:
         return ready.outcome
 
 
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Puts Ctrl-C and SIGTERM off to its end: an exception between a file's making and its noting would leave it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    handlers = {number: signal.signal(number, lambda got, _: came.append(got)) for number in _INTERRUPTS}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
+
+
 def _failure_to_sync(ready: _Prepared) -> OSError | None:
     """Why the document cannot be made to last: some file systems find no room for it only then."""
     try:
@@ -225,9 +249,12 @@ def _back_up(backup: Path, target: Path, old: bytes) -> None:
     backup.parent.mkdir(parents=True, exist_ok=True)
     outcome = Outcome(0, str(backup), "converted", content=old)
     ready = _prepare(outcome, backup, None, target)
-    os.fsync(ready.handle)
-    ready.temporary.replace(backup)
-    os.close(ready.handle)
+    try:
+        os.fsync(ready.handle)
+        ready.temporary.replace(backup)
+    finally:
+        ready.temporary.unlink(missing_ok=True)
+        os.close(ready.handle)
     sync_directory(backup.parent)
 
 

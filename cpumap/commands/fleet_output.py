@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections import Counter
@@ -42,7 +43,8 @@ class Display:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        if sys.stderr.isatty():
+        shows_data = sys.stdout.isatty() and (self._diff or self._form == "json")
+        if sys.stderr.isatty() and not shows_data:
             self._open_bar()
         return self
 
@@ -59,7 +61,7 @@ class Display:
                 self._show_diff(item.source.name, item.old, item.content)
             if self._form == "json":
                 self._show_json(item.outcome)
-            elif (self._bar is None and not self._quiet) or item.outcome.exit_code:
+            else:
                 self._show_line(item.outcome)
         if self._bar is not None:
             done = sum(self.outcomes.values())
@@ -95,10 +97,16 @@ class Display:
             self._reasons["note", note] += 1
 
     def _show_line(self, outcome: Outcome) -> None:
-        aside = self._diff or self._quiet or self._bar is not None
-        stream = sys.stderr if aside else sys.stdout
+        """A line for each document goes to stdout; beside a bar, a diff or other data only what is wrong is said."""
         said = outcome.reason if outcome.reason.startswith(f"{outcome.name}:") else f"{outcome.name}: {outcome.reason}"
-        print(f"{NAMES.get(outcome.status, outcome.status)}: {said.removesuffix(': ')}", file=stream)
+        line = f"{NAMES.get(outcome.status, outcome.status)}: {said.removesuffix(': ')}"
+        watched = self._bar is not None and sys.stdout.isatty()
+        if not (self._diff or self._quiet or watched):
+            print(line)
+        elif outcome.exit_code and self._bar is None:
+            print(line, file=sys.stderr)
+        elif outcome.exit_code:
+            self._bar.console.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
     def _show_json(self, outcome: Outcome) -> None:
         first = sum(self.outcomes.values()) == 1
@@ -107,7 +115,7 @@ class Display:
         sys.stdout.write(json.dumps({key: value for key, value in entry.items() if value}, ensure_ascii=False))
 
     def _show_diff(self, name: str, old: bytes, new: bytes) -> None:
-        colour = sys.stdout.isatty()
+        colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
         for line in unified_diff(_lines(old), _lines(new), f"a/{name}", f"b/{name}"):
             text = line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
             code = COLOURS.get(text[0]) if colour else None
@@ -119,7 +127,8 @@ class Display:
 
         rate = TextColumn("{task.fields[rate]}")
         columns = (TextColumn("converting"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
-        self._bar = self._stack.enter_context(Progress(*columns, console=Console(stderr=True), transient=True))
+        bar = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False)
+        self._bar = self._stack.enter_context(bar)
         self._task = self._bar.add_task("", total=_total(self._paths), rate="")
 
 
