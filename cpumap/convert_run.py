@@ -171,9 +171,7 @@ def executor_for(
     if jobs == 1 or len(first) < FEW:
         yield Inline(), everything, 1
         return
-    import multiprocessing
-
-    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("forkserver"), initializer=_leave_interrupts)
+    pool = _pool(jobs)
     try:
         yield pool, everything, jobs
     except BaseException:
@@ -196,9 +194,17 @@ def _dask(address: str) -> Iterator[tuple[Executor, int]]:
         yield client.get_executor(pure=False), max(1, sum(client.nthreads().values()))
 
 
-def _leave_interrupts() -> None:
-    """In a worker: Ctrl-C reaches every process of the terminal, and the one that writes answers it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _pool(jobs: int) -> ProcessPoolExecutor:
+    """Processes that Ctrl-C does not stop: it reaches all of a terminal's, and the one that writes answers it."""
+    from multiprocessing import forkserver, get_context, resource_tracker
+
+    resource_tracker.ensure_running()  # which would unblock the signal
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()  # the mask is inherited from here on
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    return ProcessPoolExecutor(jobs, get_context("forkserver"))
 
 
 def cores() -> int:

@@ -142,3 +142,17 @@ def test_ctrl_c(tmp_path: Path, jobs: int) -> None:
     assert finished.keys() == old.keys() and all(finished[name] == left[name] for name in changed)
     assert convert(stored(tmp_path / "alone", old), "--in-place") == 0
     assert finished == content(tmp_path / "alone")
+
+
+def test_ctrl_c_while_processes_start(tmp_path: Path) -> None:
+    """Whatever is starting when the key is pressed, nobody shows a traceback."""
+    directory = stored(tmp_path / "etc", kinds(600))
+    for delay in range(8):
+        terminal = Terminal(directory, "--output-dir", tmp_path / str(delay), "--jobs", 2)
+        terminal.read(until="converting")
+        time.sleep(delay * 0.05)
+        terminal.press(CTRL_C)
+        pressed = time.monotonic()
+        terminal.read()
+        assert time.monotonic() - pressed < 1
+        assert (terminal.end(), "Traceback" in terminal.text) == (130, False), terminal.text
