@@ -18,6 +18,7 @@ from typing import Any, ParamSpec, TypeVar
 from cpumap.convert import Answer, Answers, Key, Outcome, Question, Stored, convert_batch, failure
 from cpumap.convert_inputs import Input, Stamp, read_whole
 from cpumap.errors import CpumapError, SourceError
+from cpumap.interrupts import uninterrupted
 
 BATCH = 32
 """Documents that go to a worker, and to disk, together."""
@@ -198,13 +199,15 @@ def _pool(jobs: int) -> ProcessPoolExecutor:
     """Processes that Ctrl-C does not stop: it reaches all of a terminal's, and the one that writes answers it."""
     from multiprocessing import forkserver, get_context, resource_tracker
 
-    resource_tracker.ensure_running()  # which would unblock the signal
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
+    with uninterrupted():
+        resource_tracker.ensure_running()  # which would unblock the signal
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         forkserver.ensure_running()  # the mask is inherited from here on
-    finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    return ProcessPoolExecutor(jobs, get_context("forkserver"))
+        pool = ProcessPoolExecutor(jobs, get_context("forkserver"))
+        for _ in range(jobs):
+            pool.submit(os.getpid)  # each starts a process now, and none is started where Ctrl-C could come between
+    return pool
 
 
 def cores() -> int:

@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import fcntl
 import os
-import signal
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,11 +18,10 @@ from cpumap.convert_inputs import Input, Stamp, stamp_of
 from cpumap.convert_journal import Journal, digest
 from cpumap.errors import InputError, SourceError
 from cpumap.files import sync_directory, take_after
+from cpumap.interrupts import uninterrupted
 
 SYNCED_AT_ONCE = 16
 """File systems make many files last together when many are asked for together."""
-
-_INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +83,7 @@ class Writer:
             for place, (source, outcome, stamp, old) in enumerate(group):
                 outcomes.append(outcome)
                 if outcome.content is not None or (self.destination.output and outcome.status == "explicit"):
-                    with _uninterrupted():
+                    with uninterrupted():
                         outcomes[place] = self._try_prepare(source, outcome, stamp, old, prepared, place)
             self._on_step("written")
             durable = self._durable(group, prepared, outcomes)
@@ -98,7 +94,7 @@ class Writer:
             for directory in {ready.target.parent for ready in durable.values()}:
                 _sync(directory)
         finally:
-            with _uninterrupted():
+            with uninterrupted():
                 for ready in prepared.values():
                     ready.temporary.unlink(missing_ok=True)
                     os.close(ready.handle)
@@ -175,23 +171,6 @@ class Writer:
         except OSError as err:
             return self._unwritten(ready.outcome, err)
         return ready.outcome
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Puts Ctrl-C and SIGTERM off to its end: an exception between a file's making and its noting would leave it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    came: list[int] = []
-    handlers = {number: signal.signal(number, lambda got, _: came.append(got)) for number in _INTERRUPTS}
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        if came:
-            signal.raise_signal(came[0])
 
 
 def _failure_to_sync(ready: _Prepared) -> OSError | None:

@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "cpumap"
 
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "data", "files", "layers"}),
+    frozenset({"errors", "data", "files", "interrupts", "layers"}),
     frozenset({"cpu"}),
     frozenset({"cpu_map", "cpu_option", "cpuid", "domain", "kvm", "qmp", "render", "resolve", "xml_document"})
     | frozenset({"libvirt_map"}),

@@ -147,10 +147,10 @@ def test_ctrl_c(tmp_path: Path, jobs: int) -> None:
 def test_ctrl_c_while_processes_start(tmp_path: Path) -> None:
     """Whatever is starting when the key is pressed, nobody shows a traceback."""
     directory = stored(tmp_path / "etc", kinds(600))
-    for delay in range(8):
+    for delay in range(5):
         terminal = Terminal(directory, "--output-dir", tmp_path / str(delay), "--jobs", 2)
         terminal.read(until="converting")
-        time.sleep(delay * 0.05)
+        time.sleep(delay * 0.08)
         terminal.press(CTRL_C)
         pressed = time.monotonic()
         terminal.read()
