@@ -6,6 +6,7 @@ wherever an executor takes it; the questions are answered in one place, by `Answ
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from operator import attrgetter
@@ -281,7 +282,8 @@ class Answers:
             self.cpus[self.asked] = cpu
         element, arguments = domain_parts(cpu, self.words, (_KEPT_HERE,))
         notes = *cpu.notes, *(f"will differ: {line}" for line in drift)
-        return Answer(self.asked, element, tuple(arguments), machine, notes)
+        shared = tuple(map(sys.intern, arguments))  # nearly the same in every answer
+        return Answer(self.asked, element, shared, machine, notes)
 
     def _held(
         self, cpu: ExplicitCpu, expansion: Expansion, source: Source, machine: str | None
