@@ -148,8 +148,9 @@ def _summed(bits: Mapping[Where, list[tuple[int, str]]], side: Side) -> Iterator
         if not xor or not _in_sight(leaf, side):
             continue
         cause = "; ".join(dict.fromkeys(cause for _, cause in parts))
-        yield PredictedDifference(leaf, subleaf, register, xor, cause, (leaf, register) == VCPU_NUMBER)
-        if leaf == side.number("level") and subleaf == 0:
+        by_vcpu = (leaf, register) == VCPU_NUMBER
+        yield PredictedDifference(leaf, subleaf, register, xor, cause, by_vcpu)
+        if leaf == side.number("level") and subleaf == 0 and not by_vcpu:
             for echo in _echoes(side):
                 yield PredictedDifference(echo, 0, register, xor, f"a leaf that does not exist repeats 0x{leaf:x}")
 
