@@ -11,7 +11,7 @@ from cpumap.cpu import Context, CpuModel, CpuRequest, ExplicitCpu, PropertyName,
 from cpumap.difference import GuestDifference, bits_caused_by, guest_differences
 from cpumap.errors import CpumapError
 from cpumap.expansion import expand
-from cpumap.hold import machine_topology
+from cpumap.hold import machine_topology, xsave_components
 from cpumap.lock import Lock, LockedCpu, feature_place, guest_of
 from cpumap.predict import NOTHING, Prediction, predict
 from cpumap.render import lasting
@@ -106,7 +106,7 @@ def audit(
         source = answers.source(request)
         cpu = resolve(request, expand(request, source, answers.cpu_map, machine=machine), answers.choices)
         drifts = tuple(_drifts(case, locked, lasting(cpu), source, answers, machine))
-        prediction = _prediction(locked, cpu, answers)
+        prediction = _prediction(locked, cpu, source, answers)
         seen = _seen(locked, cpu, source, answers, prediction, drifts) if guests else None
     except CpumapError as err:
         return Audited(case, None, refused=str(err).removeprefix(": "))
@@ -130,12 +130,13 @@ def _telling(values: Mapping[PropertyName, Value]) -> dict[PropertyName, Value]:
     return {n: v for n, v in values.items() if shown or not n.startswith("hv-version-id-")}
 
 
-def _prediction(locked: LockedCpu, now: ExplicitCpu, answers: Answers) -> Prediction:
+def _prediction(locked: LockedCpu, now: ExplicitCpu, source: Source, answers: Answers) -> Prediction:
     """What another QEMU's code makes of the same properties."""
     gone = locked.values.keys() - now.values.keys()
     unnamed = tuple(Unnamed(name, locked.values[name], None) for name in sorted(gone))
     before = ExplicitCpu(locked.context, locked.request, locked.model, "", locked.properties)
-    return predict(before, locked.values, Adapted(now, unnamed), answers.cpu_map, machine_topology(locked.request))
+    topology, of_host = machine_topology(locked.request), xsave_components(source)
+    return predict(before, locked.values, Adapted(now, unnamed), answers.cpu_map, topology, of_host)
 
 
 def _seen(

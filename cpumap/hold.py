@@ -7,8 +7,12 @@ from dataclasses import replace
 from cpumap.adapt import adapt
 from cpumap.cpu import CpuModel, CpuRequest, Expansion, ExplicitCpu, PropertyName, Topology
 from cpumap.cpu_map import CpuMap
+from cpumap.kvm import supported_cpuid
 from cpumap.predict import Prediction, predict
+from cpumap.predict_xsave import Components
 from cpumap.sources import Source
+from cpumap.sources.cached import CachedSource
+from cpumap.sources.qemu import QemuSource
 
 
 def hold(
@@ -27,13 +31,22 @@ def hold(
     QEMU what its model has otherwise. Errors: `UnknownName` for a machine type the target does not have.
     """
     moved = adapt(cpu, source, target, machine)
-    prediction = predict(cpu, expansion.realised, moved, cpu_map, machine_topology(cpu.request))
+    topology, of_host = machine_topology(cpu.request), xsave_components(target)
+    prediction = predict(cpu, expansion.realised, moved, cpu_map, topology, of_host)
     if only is None:
         return moved.cpu, prediction
     kept = only | {prop.name for prop in expansion.asked}
     if target.version != source.version:
         kept |= _unlike(moved.cpu, target)
     return replace(moved.cpu, properties=tuple(prop for prop in moved.cpu.properties if prop.name in kept)), prediction
+
+
+def xsave_components(target: Source) -> Components | None:
+    """The XSAVE components that KVM gives where the target runs; None where that is not here."""
+    if target.accel != "kvm" or not isinstance(target, QemuSource | CachedSource):
+        return None
+    leaves = supported_cpuid().cpuid
+    return {sub: regs[:2] for (leaf, sub), regs in leaves.items() if leaf == 0xD and sub > 1 and regs[0]}
 
 
 def machine_topology(request: CpuRequest) -> Topology:

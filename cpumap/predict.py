@@ -17,6 +17,7 @@ from cpumap.cpu_map_entries import CpuidBits, Register
 from cpumap.predict_caches import caches
 from cpumap.predict_side import AMD, ONE_VCPU, Side, Where, crossed, numbers, stored_facts
 from cpumap.predict_topology import VCPU_NUMBER, core_count, counts, topology_leaf
+from cpumap.predict_xsave import Components, xsave
 
 _EXTENDED = 0x80000000
 _CENTAUR = 0xC0000000
@@ -62,8 +63,12 @@ def predict(
     moved: Adapted,
     cpu_map: CpuMap,
     topology: Topology = ONE_VCPU,
+    of_host: Components | None = None,
 ) -> Prediction:
-    """What a guest reads differently after the move of this CPU, whose realised properties these are."""
+    """What a guest reads differently after the move of this CPU, whose realised properties these are.
+
+    `of_host` are the XSAVE components that the host's KVM gives, where that is known.
+    """
     gone = {prop.name for prop in moved.unnamed}
     shared = {name: value for name, value in realised.items() if name not in gone}
     before = _side(cpu, {**realised, **cpu.values})
@@ -75,22 +80,28 @@ def predict(
     if not {before.release, after.release} <= set(facts["releases"]):
         return Prediction(unknown=tuple(unknown))
     bits: dict[Where, list[tuple[int, str]]] = {}
-    for where, xor, cause in _all(before, after, moved, cpu_map, topology, unknown):
+    found = [
+        *_by_rules(before, after),
+        *xsave(before, after, of_host, unknown),
+        *caches(before, after, topology, unknown),
+        *_by_topology(before, after, topology),
+        *_lost_features(moved, before.release, after.release, cpu_map, unknown),
+    ]
+    for where, xor, cause in found:
         bits.setdefault(where, []).append((xor, cause))
     return Prediction(tuple(_summed(bits, after)), tuple(dict.fromkeys(unknown)))
 
 
-def _all(
-    before: Side, after: Side, moved: Adapted, cpu_map: CpuMap, topology: Topology, unknown: list[str]
-) -> Iterator[tuple[Where, int, str]]:
-    facts = stored_facts("drift.json")
-    newer = max(before, after, key=lambda side: numbers(side.release))
-    for rule in facts["rules"]:
+def _by_rules(before: Side, after: Side) -> Iterator[tuple[Where, int, str]]:
+    newer = _newer(before, after)
+    for rule in stored_facts("drift.json")["rules"]:
         here = rule.get("accel", newer.accel) == newer.accel
         if here and crossed(rule["since"], before, after) and _fits(rule["when"], newer):
             yield from ((_where(name), int(xor, 16), rule["cause"]) for name, xor in rule["bits"].items())
-    yield from _xsave(before, after, facts["xsave"])
-    yield from caches(before, after, topology, unknown)
+
+
+def _by_topology(before: Side, after: Side, topology: Topology) -> Iterator[tuple[Where, int, str]]:
+    facts, newer = stored_facts("drift.json"), _newer(before, after)
     if crossed(facts["topology"]["since"], before, after):
         yield from ((where, xor, facts["topology"]["cause"]) for where, xor in counts(before, topology))
     leaf, hidden = facts["topology_leaf"], facts["core_count"]
@@ -98,7 +109,10 @@ def _all(
         yield from ((where, xor, leaf["cause"]) for where, xor in topology_leaf(topology))
     if crossed(hidden["since"], before, after) and newer.get("x-vendor-cpuid-only-v2") is True:
         yield from ((where, xor, hidden["cause"]) for where, xor in core_count(newer, topology))
-    yield from _lost_features(moved, before.release, after.release, cpu_map, unknown)
+
+
+def _newer(before: Side, after: Side) -> Side:
+    return max(before, after, key=lambda side: numbers(side.release))
 
 
 def _side(cpu: ExplicitCpu, values: Mapping[PropertyName, Value]) -> Side:
@@ -114,9 +128,6 @@ def _unknown_places(before: Side, after: Side, facts: Mapping[str, Any], topolog
         yield f"from {before.accel} to {after.accel}"
     if topology.clusters > 1 and crossed(facts["topology"]["since"], before, after):
         yield f"{facts['topology']['cause']}; how with clusters"
-    for case in facts["unmeasured"]:
-        if case["accel"] == after.accel and _fits(case["when"], after):
-            yield case["what"]
     if not before.get("vendor") and before.accel == "kvm":
         yield "under KVM a CPU without a vendor of its own takes the host's"
     elif not before.get("vendor") and topology != ONE_VCPU:
@@ -169,33 +180,6 @@ def _echoes(side: Side) -> Iterator[int]:
         yield _EXTENDED
     if side.number("xlevel2") < _CENTAUR:
         yield _CENTAUR
-
-
-def _xsave(before: Side, after: Side, facts: Mapping[str, Any]) -> Iterator[tuple[Where, int, str]]:
-    """Leaf 0xD, which tcg fills from tables of its own."""
-    if after.accel != "tcg" or after.get("xsave") is not True:
-        return
-    of_before, of_after = (_xsave_leaf(side, facts) for side in (before, after))
-    for where in of_before.keys() | of_after.keys():
-        if xor := of_before.get(where, 0) ^ of_after.get(where, 0):
-            yield where, xor, facts["cause"]
-
-
-def _xsave_leaf(side: Side, facts: Mapping[str, Any]) -> dict[Where, int]:
-    how = facts["releases"][side.release]
-    known = {int(bit): part for bit, part in facts["components"].items()}
-    has = {bit for bit, part in known.items() if any(side.get(name) is True for name in part["features"])}
-    has -= set(how["never"])
-    sizes = [known[bit]["offset"] + known[bit]["size"] for bit in has]
-    leaf: dict[Where, int] = {
-        (0xD, 0, "eax"): 3 | sum(1 << bit for bit in has),
-        (0xD, 0, "ecx"): max([0x240, *sizes]),
-        (0xD, 1, "ebx"): 0x240 + sum(known[bit]["size"] for bit in has) if how["compacted"] else 0,
-    }
-    for bit in known if how["all_shown"] else has:
-        leaf[0xD, bit, "eax"] = 0 if bit in how["never"] else known[bit]["size"]
-        leaf[0xD, bit, "ebx"] = known[bit]["offset"]
-    return leaf
 
 
 def _lost_features(

@@ -19,6 +19,7 @@ from cpumap.expansion import default_request, expand
 from cpumap.guest import GuestCpu
 from cpumap.hold import hold, smp_option
 from cpumap.predict import Prediction, predict
+from cpumap.predict_xsave import Components
 from cpumap.resolve import resolve
 from cpumap.sources.recorded import RecordedSource, find_recording
 
@@ -125,16 +126,47 @@ def test_what_was_not_measured_is_unknown(old: RecordedSource, new: RecordedSour
     assert any("clusters" in reason for reason in clusters.unknown)
 
 
-@pytest.mark.parametrize("model, known", [("Haswell", False), ("qemu64", True)])
-def test_under_kvm_xsave_is_unknown(
-    old: RecordedSource, new: RecordedSource, cpu_map: CpuMap, model: str, known: bool
-) -> None:
-    cpu, expansion = explicit(old, model, "pc-q35-5.2", cpu_map)
-    moved = adapt(cpu, old, new, "pc-q35-7.2")
-    under_kvm = replace(moved, cpu=replace(moved.cpu, context=replace(moved.cpu.context, accel="kvm")))
+def under_kvm(
+    model: str, release: str, old: RecordedSource, new: RecordedSource, cpu_map: CpuMap, of_host: Components | None
+) -> Prediction:
+    """What is said of the model's move under KVM from 5.2, or else from 7.2, to another release."""
+    here, machine = (old, "pc-q35-5.2") if release == "7.2" else (new, "pc-q35-7.2")
+    cpu, expansion = explicit(here, model, machine, cpu_map)
+    moved = adapt(cpu, here, new, "pc-q35-7.2")
+    context = replace(moved.cpu.context, accel="kvm", qemu=f"{release}.0")
     source = replace(cpu, context=replace(cpu.context, accel="kvm"))
-    prediction = predict(source, expansion.realised, under_kvm, cpu_map)
-    assert prediction.differences == () and bool(prediction.unknown) is not known
+    target = replace(moved, cpu=replace(moved.cpu, context=context))
+    return predict(source, expansion.realised, target, cpu_map, of_host=of_host)
+
+
+HOST: Components = {2: (0x100, 0x240), 9: (8, 0xA80)}
+
+
+@pytest.mark.parametrize(
+    ("model", "release", "of_host", "known"),
+    [
+        ("qemu64", "7.2", None, {}),
+        ("Haswell", "7.2", None, {"d.1.ebx": 0x340}),
+        ("Skylake-Client", "7.2", None, None),
+        ("Skylake-Server", "10.0", None, {}),
+        ("Haswell", "11.1", None, None),
+        ("Haswell", "11.1", HOST, {"d.9.eax": 8, "d.9.ebx": 0xA80}),
+        ("qemu64", "11.1", HOST, {}),
+    ],
+)
+def test_xsave_under_kvm(
+    old: RecordedSource,
+    new: RecordedSource,
+    cpu_map: CpuMap,
+    model: str,
+    release: str,
+    of_host: Components | None,
+    known: dict[str, int] | None,
+) -> None:
+    prediction = under_kvm(model, release, old, new, cpu_map, of_host)
+    said = {where: xor for where, xor in predicted(prediction).items() if where.startswith("d.")}
+    reasons = [reason for reason in prediction.unknown if "XSAVE" in reason]
+    assert (known is None and reasons) or (said == known and not reasons)
 
 
 def test_cores_that_are_no_power_of_two(old: RecordedSource, new: RecordedSource, cpu_map: CpuMap) -> None:
