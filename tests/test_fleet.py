@@ -188,7 +188,20 @@ def test_report_in_a_browser(lock: Path, tmp_path: Path) -> None:
         assert page.value("getComputedStyle(document.querySelector('.filters')).display") == "none"
         assert page.value("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
         page.screenshot(tmp_path / "report.png")
+        page.call("Emulation.setEmulatedMedia", media="")
+        _fits_a_telephone(page)
         assert page.complaints == []
+
+
+def _fits_a_telephone(page: chromium.Page) -> None:
+    """At 400 pixels nothing of the list is cut off, whether a guest is opened or not."""
+    page.call("Emulation.setDeviceMetricsOverride", width=400, height=800, deviceScaleFactor=1, mobile=True)
+    overflow = "(e => e.scrollWidth - e.clientWidth)"
+    for _ in range(2):
+        assert page.value(f"{overflow}(document.documentElement)") == 0
+        assert page.value(f"{overflow}(document.querySelector('table.guests').parentNode)") == 0
+        page.value("document.querySelector('tr.guest').click()")
+    page.call("Emulation.clearDeviceMetricsOverride")
 
 
 def _filters_work(page: chromium.Page) -> None:
@@ -229,6 +242,7 @@ def test_report_of_a_conversion_in_a_browser(tmp_path: Path) -> None:
         tiles = page.value("[...document.querySelectorAll('.tile')].map(e => e.textContent)")
         assert tiles[:3] == ["7guests", "6depended on defaults", "6converted"]
         assert page.value("document.querySelectorAll('tr.guest').length") == 7
+        _fits_a_telephone(page)
         assert page.complaints == []
 
 
@@ -242,4 +256,5 @@ def test_report_of_a_difference_in_a_browser(tmp_path: Path) -> None:
         page.value("document.querySelector('tr.guest').click()")
         registers = page.value("[...document.querySelectorAll('table.registers tbody tr')].map(e => e.textContent)")
         assert "0x70ebx14 mpx" in registers and "0x70ecx3 pku" in registers
+        _fits_a_telephone(page)
         assert page.complaints == []
