@@ -266,25 +266,27 @@ def test_killed_between_steps(tmp_path: Path, undisturbed: Undisturbed, how: str
 
 @pytest.mark.parametrize("how", ["in-place", "output-dir"])
 def test_killed_at_any_moment(tmp_path: Path, undisturbed: Undisturbed, how: str) -> None:
-    """Half the moments in each way of writing; every fourth run that resumes is killed once more."""
+    """Half the kills in each way of writing; every fourth run that resumes is killed as well."""
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     moments = random.Random(seed)
-    killed = 0
-    for number in range(KILLS // 2):
+    span, killed, number = undisturbed.seconds, 0, 0
+    while killed < KILLS // 2:
+        number += 1
         directory = stored(tmp_path / str(number), undisturbed.old)
         output = directory if how == "in-place" else tmp_path / f"{number}-out"
         words = _words(directory, output)
-        for attempt in range(1 + (number % 4 == 0)):
-            resuming = (output / JOURNAL).exists()
-            if attempt and not resuming:
+        for resumed in range(1 + (number % 4 == 0)):
+            if resumed and not (output / JOURNAL).exists():
                 break
-            child = _started([*words, *(["--resume"] if resuming else [])])
-            time.sleep(moments.uniform(0, undisturbed.seconds))
+            child = _started([*words, *["--resume"] * resumed])
+            time.sleep(moments.uniform(0, span))
             os.kill(child, signal.SIGKILL)
-            killed += os.WIFSIGNALED(os.waitpid(child, 0)[1])
+            if os.WIFSIGNALED(os.waitpid(child, 0)[1]):
+                killed += 1
+            else:
+                span *= 0.9  # it was done already: the machine has become faster
         _finishes(words, directory, output, undisturbed)
-    assert killed >= KILLS // 4, f"seed {seed}: too few runs were killed at work"
 
 
 def test_interrupted(tmp_path: Path, undisturbed: Undisturbed) -> None:
