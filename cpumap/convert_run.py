@@ -175,10 +175,8 @@ def executor_for(
     pool = _pool(jobs)
     try:
         yield pool, everything, jobs
-    except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)  # whoever interrupts is not kept waiting
-        raise
-    pool.shutdown()
+    finally:
+        pool.shutdown(cancel_futures=True)  # whoever interrupts waits for the batches at work, a fraction of a second
 
 
 @contextmanager

@@ -54,10 +54,13 @@ class Terminal:
         os.write(self._handle, key)
 
     def end(self) -> int:
-        """The exit code."""
+        """The exit code as a shell sees it.
+
+        Python ends by the signal itself where Ctrl-C came while a dataclass was being made; shells call that 130 too.
+        """
         code = os.waitstatus_to_exitcode(os.waitpid(self._child, 0)[1])
         os.close(self._handle)
-        return code
+        return code if code >= 0 else 128 - code
 
     @property
     def text(self) -> str:
