@@ -1,6 +1,6 @@
 """Measures in which moves a guest's CPU stays the same, and prints it as Markdown tables.
 
-    tools/matrix.py [--only SECTION,...] [--every N] [--write README.md]
+    tools/matrix.py [--only SECTION,...] [--every N] [--read] [--write README.md]
 
 Two QEMUs run at a time. `--every 5` takes every fifth model. Exits with 1 when a move within one QEMU changed what
 the guest sees, or when a move to another one did in a way that was not predicted.
@@ -41,7 +41,6 @@ from cpumap.files import write_atomically
 PAIRS = (("5.2", "7.2"), ("7.2", "10.0"), ("10.0", "11.1"), ("5.2", "11.1"), ("7.2", "11.1"), ("11.1", "10.0"))
 STYLES: tuple[Style, ...] = ("naive", "libvirt", "static", "ours")
 TITLES = ("`-cpu Model`", "Model and every feature", "`base` and static expansion", "cpumap")
-BEGIN, END = "<!-- matrix:begin -->", "<!-- matrix:end -->"
 FEW = ("Haswell-v1", "EPYC-v1", "qemu64-v1")
 """Models for domain settings: Intel, AMD with caches of its own, the default."""
 
@@ -151,12 +150,17 @@ def _kvm(matrix: Matrix) -> Iterator[str]:
         counts = matrix.count(f"{' → '.join(pair)}, KVM", across(matrix.bench, pair, BOTH, "kvm"))
         yield _row(" → ".join(pair), [*(_rate(counts, style) for style in BOTH), *_predicted(counts)])
 
+    yield from _causes(matrix, "kvm")
+    yield from _settings(matrix, "kvm")
 
-def _causes(matrix: Matrix) -> Iterator[str]:
-    yield from _heading("What differs in another QEMU, in cpumap's moves above", ("cause", "tcg", "KVM"))
-    total = matrix.causes["tcg"] + matrix.causes["kvm"]
-    for cause, _ in total.most_common():
-        yield _row(cause, (f"{matrix.causes[accel][cause]:,}" for accel in ("tcg", "kvm")))
+
+def _causes(matrix: Matrix, accel: Accel) -> Iterator[str]:
+    """Why cpumap's moves to another QEMU that were measured before differ."""
+    if not matrix.causes[accel]:
+        return
+    yield from _heading("What differs in cpumap's moves to another QEMU", ("cause", "moves"))
+    for cause, count in matrix.causes[accel].most_common():
+        yield _row(cause, [f"{count:,}"])
 
 
 def _kinds(causes: Iterable[str]) -> set[str]:
@@ -166,13 +170,14 @@ def _kinds(causes: Iterable[str]) -> set[str]:
     return {re.sub(r".* has no feature .*", "a feature that the other QEMU does not have", cause) for cause in found}
 
 
-def _settings(matrix: Matrix) -> Iterator[str]:
+def _settings(matrix: Matrix, accel: Accel = "tcg") -> Iterator[str]:
     yield from _heading(
-        f"Domain settings, on {', '.join(FEW)}, oldest ↔ newest machine type of each QEMU", ("setting", "cpumap")
+        f"Domain settings ({accel}), on {', '.join(FEW)}, oldest ↔ newest machine type of each QEMU",
+        ("setting", "cpumap"),
     )
-    for kind, (accel, _, _) in KINDS.items():
+    for kind in (kind for kind, (of, _, _) in KINDS.items() if of == accel):
         moves = (move for release in matrix.bench.binaries for move in settings(matrix.bench, release, kind, FEW))
-        yield _row(f"{kind} ({accel})", [_rate(matrix.count(kind, moves), "ours")])
+        yield _row(kind, [_rate(matrix.count(kind, moves), "ours")])
 
 
 SECTIONS: dict[str, Callable[[Matrix], Iterator[str]]] = {
@@ -181,9 +186,9 @@ SECTIONS: dict[str, Callable[[Matrix], Iterator[str]]] = {
     "machines": _machines,
     "across": _across,
     "topologies": _topologies,
-    "kvm": _kvm,
-    "causes": _causes,
+    "causes": lambda matrix: _causes(matrix, "tcg"),
     "settings": _settings,
+    "kvm": _kvm,
 }
 
 
@@ -223,37 +228,42 @@ def _binaries() -> dict[str, Path]:
     return dict(sorted(found.items(), key=lambda item: [int(part) for part in item[0].split(".")]))
 
 
-def _written(path: Path, table: str) -> bytes:
-    before, begin, rest = path.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise SystemExit(f"{path} has no {BEGIN} … {END}")
-    return f"{before}{BEGIN}\n{table}\n{END}{after}".encode()
+def _measured(matrix: Matrix, name: str) -> str:
+    """The section, and how long it took."""
+    started, before = time.monotonic(), matrix.measured
+    lines = list(SECTIONS[name](matrix))
+    minutes = (time.monotonic() - started) / 60
+    sample = "" if matrix.every == 1 else f" of one model in {matrix.every}"
+    if matrix.measured > before:
+        lines += ["", f"{matrix.measured - before:,} moves{sample}, measured in {minutes:.0f} minutes."]
+    return "\n".join(lines[1:])
+
+
+def _written(path: Path, name: str, section: str) -> bytes:
+    begin, end = (f"<!-- matrix {name}: {edge} -->" for edge in ("begin", "end"))
+    before, has_begin, rest = path.read_text().partition(begin)
+    _, has_end, after = rest.partition(end)
+    if not has_begin or not has_end:
+        raise SystemExit(f"{path} has no {begin} … {end}")
+    return f"{before}{begin}\n{section}\n{end}{after}".encode()
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--only", default=",".join(SECTIONS), help="sections, separated by commas")
+    parser.add_argument("--only", default=",".join(SECTIONS), help=f"of {', '.join(SECTIONS)}, separated by commas")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="every Nth model only")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="put the tables between the markers of this file")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="put each section between its markers in this file")
+    parser.add_argument("--read", action="store_true", help="measure nothing: the section is on standard input")
     arguments = parser.parse_args()
-    started = time.monotonic()
-    bench = Bench(_binaries())
-    matrix = Matrix(bench, arguments.every)
-    lines: list[str] = []
+    matrix = Matrix(Bench(_binaries()), arguments.every)
     try:
         for name in arguments.only.split(","):
-            for line in SECTIONS[name](matrix):
-                print(line, flush=True)
-                lines.append(line)
+            section = sys.stdin.read().strip() if arguments.read else _measured(matrix, name)
+            print(section, flush=True)
+            if arguments.write:
+                write_atomically(arguments.write, _written(arguments.write, name, section))
     finally:
-        bench.close()
-    minutes = (time.monotonic() - started) / 60
-    sample = "" if arguments.every == 1 else f" of one model in {arguments.every}"
-    last = f"{matrix.measured:,} moves{sample}, measured in {minutes:.0f} minutes by `make matrix`."
-    print(f"\n{last}")
-    if arguments.write:
-        write_atomically(arguments.write, _written(arguments.write, "\n".join([*lines[1:], "", last])))
+        matrix.bench.close()
     return 1 if matrix.wrong else 0
 
 
