@@ -90,6 +90,17 @@ def test_which_runs_on_which_host(lock: Path, tmp_path: Path, capsys: pytest.Cap
     assert {"avx512f", "mpx"} <= set(missing["db.xml"])
 
 
+def test_host_model_is_the_cpu_of_the_host(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    guest = small("a", "Haswell", "pc-q35-7.2").replace(b"'custom'><model>Haswell</model>", b"'host-model'>")
+    directory, path, host = stored(tmp_path / "etc", {"a.xml": guest}), tmp_path / "lock", tmp_path / "host.xml"
+    host.write_text(HOST)
+    assert main(["lock", str(directory), "-o", str(path), *RECORDED]) == 1, "whose CPU is not known"
+    assert main(["lock", str(directory), "-o", str(path), *RECORDED, "--host", str(host)]) == 0
+    (cpu,) = json.loads(path.read_text())["cpus"].values()
+    assert cpu["request"]["model"] == "Haswell-noTSX" and cpu["properties"]["avx2"] is True
+    assert audit(capsys, path, *RECORDED)[0] == 0
+
+
 def test_definitions_read_again(lock: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     directory = tmp_path / "etc"
     assert audit(capsys, lock, directory, *RECORDED)[0] == 0

@@ -101,7 +101,7 @@ def run_convert(arguments: argparse.Namespace) -> int:
     destination = _destination(arguments)
     _warn_of_libvirt(arguments)
     with closing(fleet_answers(arguments, keep=arguments.report is not None)) as answers:
-        answers.target, answers.host = wanted_target(arguments), _host(arguments, answers)
+        answers.target, answers.host = wanted_target(arguments), fleet_host(arguments, answers)
         display = Display(arguments.format, diff=arguments.diff, paths=arguments.paths)
         report = _report(answers) if arguments.report else None
         with display, _writer(arguments, destination) as writer:
@@ -126,7 +126,8 @@ def fleet_answers(arguments: argparse.Namespace, *, keep: bool) -> Answers:
     return Answers(wanted, open_cpu_map(arguments), words, choices, _moves(arguments.machine), keep=keep)
 
 
-def _host(arguments: argparse.Namespace, answers: Answers) -> DescribedHost | None:
+def fleet_host(arguments: argparse.Namespace, answers: Answers) -> DescribedHost | None:
+    """The host that --host describes."""
     if not arguments.host:
         return None
     from cpumap.described import read_described

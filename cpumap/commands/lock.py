@@ -12,7 +12,7 @@ from typing import Any
 
 from cpumap.audit import Audited, audit, cases
 from cpumap.commands.columns import bit_lines
-from cpumap.commands.fleet import add_fleet_options, add_paths, fleet_answers
+from cpumap.commands.fleet import add_fleet_options, add_paths, fleet_answers, fleet_host
 from cpumap.commands.fleet_output import Display
 from cpumap.commands.reading import read_file
 from cpumap.commands.sourcing import add_source_options
@@ -36,6 +36,7 @@ def add_lock(parser: argparse.ArgumentParser) -> None:
     add_paths(parser)
     parser.add_argument("-o", "--output", metavar="FILE", type=Path, help="where to write (default: standard output)")
     parser.add_argument("--unavailable", choices=("keep", "off"), help="as for translate")
+    parser.add_argument("--host", metavar="FILE", help="the host that the guests run on, as for translate")
     parser.add_argument("--guest", action="store_true", help="also what a guest reads of each CPU, started here")
     add_fleet_options(parser)
     add_source_options(parser)
@@ -44,6 +45,7 @@ def add_lock(parser: argparse.ArgumentParser) -> None:
 def run_lock(arguments: argparse.Namespace) -> int:
     moved, arguments.machine = arguments.machine, None
     with closing(fleet_answers(arguments, keep=True)) as answers:
+        answers.host = fleet_host(arguments, answers)
         locking, code = _locking(arguments, answers)
         text = lock_text(locking.lock(guests=arguments.guest))
     if arguments.output:
