@@ -34,7 +34,7 @@ Status = Literal["converted", "explicit", "skipped", "refused", "failed"]
 
 EXIT_CODES: dict[Status, int] = {"converted": 0, "explicit": 0, "skipped": 0, "refused": 1, "failed": 2}
 QUESTIONS_KEPT = 2000
-"""Answers remembered, some 20 KB each: fleets have far fewer kinds of CPU, and memory stays bounded if one has not."""
+"""Answers remembered, some 12 KB each: fleets have far fewer kinds of CPU, and memory stays bounded if one has not."""
 
 GISTS_KEPT = 4000
 """Gists remembered, some 10 KB each with their edits: a CPU has one for each topology and the like."""
