@@ -89,6 +89,11 @@ def read_gist(data: bytes) -> Gist | None:
     return Gist(text, cuts)
 
 
+def _leaf(element: str) -> str | None:
+    """Nothing, and None where the end is another element's: `<memory mode='strict'/>` has none of its own."""
+    return None if "<" in element[1:] else ""
+
+
 def _nothing(_: str) -> str:
     return ""
 
@@ -103,8 +108,13 @@ def _emulator(devices: str) -> str | None:
 
 def _counted(vcpu: str) -> str | None:
     """Nothing, and None where it is no number: whoever reads that closely must say so."""
-    return "" if vcpu.rpartition(">")[2].isdecimal() else None
+    return _leaf(vcpu) if vcpu.rpartition(">")[2].isdecimal() else None
 
 
-LEFT: dict[str, Callable[[str], str | None]] = {"<devices": _emulator, "<vcpu ": _counted}
+LEFT: dict[str, Callable[[str], str | None]] = {
+    "<devices": _emulator,
+    "<vcpu ": _counted,
+    "<memory ": _leaf,
+    "<currentMemory ": _leaf,
+}
 """What is left of an element."""

@@ -35,6 +35,13 @@ ODD = {
     "twice": (b"<devices></devices>", b"<devices></devices><devices></devices>"),
     "self-closing": (b"<devices></devices>", b"<devices/>"),
     "vCPUs one by one": (b"</vcpu>", b"</vcpu><vcpus><vcpu id='0' enabled='no'/></vcpus>"),
+    "another's end": (
+        b"  <os>",
+        b"<numatune><memory mode='strict'/></numatune>  <os>",
+        b"</domain>",
+        b"<memory>1</memory></domain>",
+    ),
+    "a number for no vCPU": (b">2</vcpu>", b"/>", b"</domain>", b"<vcpu>2</vcpu></domain>"),
     "no number": (b">2</vcpu>", b">two</vcpu>"),
     "line ends": (b"\n", b"\r\n"),
     "not ASCII": (b"<name>a", "<name>é".encode()),
@@ -42,9 +49,13 @@ ODD = {
 }
 
 
-def changed(case: tuple[bytes, bytes]) -> bytes:
-    assert case[0] in PLAIN
-    return PLAIN.replace(*case)
+def changed(case: tuple[bytes, ...]) -> bytes:
+    """The document with each first replaced by its second."""
+    document = PLAIN
+    for old, new in zip(case[::2], case[1::2], strict=True):
+        assert old in document
+        document = document.replace(old, new)
+    return document
 
 
 @pytest.mark.parametrize("case", TELLING)
