@@ -19,6 +19,9 @@ from cpumap.predict_side import AMD, ONE_VCPU, Side, Where, crossed, numbers, st
 from cpumap.predict_topology import VCPU_NUMBER, core_count, counts, topology_leaf
 from cpumap.predict_xsave import Components, xsave
 
+MSR_OWNERS = {0xCF: "core-capability", 0x10A: "arch-capabilities", **dict.fromkeys(range(0x480, 0x492), "vmx")}
+"""MSR → the feature without which a guest has no such register. Guests under tcg read none of them."""
+
 _EXTENDED = 0x80000000
 _CENTAUR = 0xC0000000
 
@@ -85,7 +88,7 @@ def predict(
         *xsave(before, after, of_host, unknown),
         *caches(before, after, topology, unknown),
         *_by_topology(before, after, topology),
-        *_lost_features(moved, before.release, after.release, cpu_map, unknown),
+        *_lost_features(moved, before, after.release, cpu_map, unknown),
     ]
     for where, xor, cause in found:
         bits.setdefault(where, []).append((xor, cause))
@@ -156,7 +159,7 @@ def _summed(bits: Mapping[Where, list[tuple[int, str]]], side: Side) -> Iterator
         xor = 0
         for part, _ in parts:
             xor ^= part
-        if not xor or not _in_sight(leaf, side):
+        if not xor or (register != "msr" and not _in_sight(leaf, side)):
             continue
         cause = "; ".join(dict.fromkeys(cause for _, cause in parts))
         by_vcpu = (leaf, register) == VCPU_NUMBER
@@ -167,7 +170,7 @@ def _summed(bits: Mapping[Where, list[tuple[int, str]]], side: Side) -> Iterator
 
 
 def _in_sight(leaf: int, side: Side) -> bool:
-    if leaf >= 0x80000000:
+    if leaf >= _EXTENDED:
         return leaf <= side.number("xlevel")
     return leaf <= side.number("level")
 
@@ -183,7 +186,7 @@ def _echoes(side: Side) -> Iterator[int]:
 
 
 def _lost_features(
-    moved: Adapted, before: str, after: str, cpu_map: CpuMap, unknown: list[str]
+    moved: Adapted, before: Side, after: str, cpu_map: CpuMap, unknown: list[str]
 ) -> Iterator[tuple[Where, int, str]]:
     """Features that were on, and that the other QEMU has no name for."""
     for prop in moved.unnamed:
@@ -193,6 +196,9 @@ def _lost_features(
         if feature is None:
             unknown.append(f"QEMU {after} has no feature {prop.name}, and the CPU map does not say which bit that is")
             continue
+        cause = f"QEMU {after} has no feature {prop.name}"
         for bits in feature.bits:
             if isinstance(bits, CpuidBits):
-                yield (bits.leaf, bits.subleaf, bits.register), bits.mask, f"QEMU {after} has no feature {prop.name}"
+                yield (bits.leaf, bits.subleaf, bits.register), bits.mask, cause
+            elif before.accel == "kvm" and before.get(MSR_OWNERS.get(bits.index, "")) is True:
+                yield (bits.index, 0, "msr"), bits.mask, cause

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from cpumap.cpu import Accel, PropertyName, Topology, Value
 from cpumap.cpu_map_entries import Register
@@ -15,8 +15,8 @@ from cpumap.data import data_path
 AMD = ("AuthenticAMD", "HygonGenuine")
 ONE_VCPU = Topology()
 
-Where = tuple[int, int, Register]
-"""Leaf, subleaf, register."""
+Where = tuple[int, int, Register | Literal["msr"]]
+"""Leaf, subleaf, register; or the number of an MSR, 0, `msr`."""
 
 
 @dataclass(frozen=True, slots=True)

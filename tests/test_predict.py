@@ -139,6 +139,13 @@ def under_kvm(
     return predict(source, expansion.realised, target, cpu_map, of_host=of_host)
 
 
+def test_a_feature_in_an_msr_that_the_other_qemu_does_not_have(cpu_map: CpuMap) -> None:
+    newer, older = (RecordedSource(find_recording(release, "kvm")) for release in ("11.1", "10.0"))
+    cpu, expansion = explicit(newer, "SapphireRapids-v7", "pc-q35-10.0", cpu_map)
+    msrs = [d for d in hold(cpu, expansion, newer, older, cpu_map)[1].differences if d.register == "msr"]
+    assert [(d.leaf, d.xor, d.cause) for d in msrs] == [(0x10A, 1 << 62, "QEMU 10.0 has no feature its-no")]
+
+
 HOST: Components = {2: (0x100, 0x240), 9: (8, 0xA80)}
 
 
