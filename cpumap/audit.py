@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from cpumap.adapt import Adapted, Unnamed, machine_of_release
 from cpumap.convert import Answers, question_key
 from cpumap.cpu import Context, CpuModel, CpuRequest, ExplicitCpu, PropertyName, Value
-from cpumap.difference import GuestDifference, bits_caused_by, guest_differences
+from cpumap.difference import GuestDifference, caused_differences
 from cpumap.errors import CpumapError
 from cpumap.expansion import expand
-from cpumap.hold import machine_topology, xsave_components
-from cpumap.lock import Lock, LockedCpu, feature_place, guest_of
-from cpumap.predict import NOTHING, Prediction, predict
+from cpumap.hold import foreseen
+from cpumap.lack import feature_place
+from cpumap.lock import Lock, LockedCpu, guest_of
+from cpumap.predict import NOTHING, Prediction
 from cpumap.render import lasting
 from cpumap.resolve import resolve
 from cpumap.sources import Source
@@ -135,8 +136,7 @@ def _prediction(locked: LockedCpu, now: ExplicitCpu, source: Source, answers: An
     gone = locked.values.keys() - now.values.keys()
     unnamed = tuple(Unnamed(name, locked.values[name], None) for name in sorted(gone))
     before = ExplicitCpu(locked.context, locked.request, locked.model, "", locked.properties)
-    topology, of_host = machine_topology(locked.request), xsave_components(source)
-    return predict(before, locked.values, Adapted(now, unnamed), answers.cpu_map, topology, of_host)
+    return foreseen(before, locked.values, Adapted(now, unnamed), source, answers.cpu_map)
 
 
 def _seen(
@@ -149,11 +149,8 @@ def _seen(
 ) -> tuple[GuestDifference, ...] | None:
     if locked.guest is None:
         return None
-    rest = "; ".join(dict.fromkeys(drift.cause for drift in drifts)) or "QEMU's code"
-    guest = guest_of(now, source)
-    found = guest_differences(locked.guest, guest, answers.cpu_map, prediction.differences, cause=rest)
-    causes = {str(answers.cpu_map.feature_of(drift.name)): f"{drift.name}: {drift.cause}" for drift in drifts}
-    return bits_caused_by(found, causes)
+    causes = {drift.name: drift.cause for drift in drifts}
+    return caused_differences(locked.guest, guest_of(now, source), answers.cpu_map, causes, prediction.differences)
 
 
 def _as_if(

@@ -9,20 +9,12 @@ from typing import Any
 
 from cpumap.cpu import CpuModel, Expansion, PropertyName, Value
 from cpumap.cpu_map import CpuMap
-from cpumap.difference import (
-    GuestDifference,
-    PropertyDifference,
-    bits_caused_by,
-    guest_differences,
-    property_differences,
-)
+from cpumap.difference import REALIZE, GuestDifference, PropertyDifference, caused_differences, property_differences
 from cpumap.errors import UnknownName
 from cpumap.resolve import canonical_names
 from cpumap.sources import Source
 from cpumap.sources.qemu import QemuSource
 from cpumap.verify import look
-
-REALIZE = "follows from the others when the CPU is realised"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +121,7 @@ def _bits(
         look(source, cpu.context.machine, CpuModel(cpu.definition.name, cpu.model.props))
         for cpu, source in ((a, source_a), (b, source_b))
     ]
-    causes = {str(cpu_map.feature_of(prop.name)): f"{prop.name}: {prop.cause}" for prop in properties}
-    rest = "; ".join(dict.fromkeys(prop.cause for prop in properties if prop.cause != REALIZE)) or "QEMU's code"
-    return bits_caused_by(guest_differences(guests[0], guests[1], cpu_map, cause=rest), causes)
+    return caused_differences(guests[0], guests[1], cpu_map, {prop.name: prop.cause for prop in properties})
 
 
 def _label(cpu: Expansion, source: Source) -> str:

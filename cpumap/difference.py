@@ -12,6 +12,7 @@ from cpumap.guest import BitDifference, GuestCpu, differences
 from cpumap.predict import PredictedDifference
 
 UNPREDICTED = "not predicted: no cause is known"
+REALIZE = "follows from the others when the CPU is realised"
 
 MEANINGS = {
     (0x0, "eax"): "highest basic leaf",
@@ -100,9 +101,18 @@ def guest_differences(
     return tuple(_described(found, said, names, cause) for found in differences(a, b))
 
 
-def bits_caused_by(found: Iterable[GuestDifference], causes: Mapping[str, str]) -> tuple[GuestDifference, ...]:
-    """The differences, those of features with the causes (by feature) that are known for them."""
-    return tuple(_caused(bit, [causes[name] for name in bit.names if name in causes]) for bit in found)
+def caused_differences(
+    a: GuestCpu,
+    b: GuestCpu,
+    cpu_map: CpuMap,
+    causes: Mapping[PropertyName, str],
+    predicted: Iterable[PredictedDifference] = (),
+) -> tuple[GuestDifference, ...]:
+    """Every register in which two guests differ, put down to the properties that differ and the causes of those."""
+    rest = "; ".join(dict.fromkeys(cause for cause in causes.values() if cause != REALIZE)) or "QEMU's code"
+    by_feature = {str(cpu_map.feature_of(name)): f"{name}: {cause}" for name, cause in causes.items()}
+    found = guest_differences(a, b, cpu_map, predicted, rest)
+    return tuple(_caused(bit, [by_feature[name] for name in bit.names if name in by_feature]) for bit in found)
 
 
 def _caused(bit: GuestDifference, causes: Sequence[str]) -> GuestDifference:

@@ -18,10 +18,20 @@ Edit = tuple[int, int, bytes]
 
 
 def replace_cpu(
-    document: bytes, cpu_element: str | None, extra_args: Sequence[str] = (), *, name: str = "<stdin>"
+    document: bytes,
+    cpu_element: str | None,
+    extra_args: Sequence[str] = (),
+    *,
+    name: str = "<stdin>",
+    machine: str | None = None,
+    layout: Layout | None = None,
 ) -> bytes:
-    """The document with this `<cpu>` and these QEMU arguments; `cpu_edits` says how, and what stays."""
-    return edited(document, cpu_edits(document, cpu_element, extra_args, layout=read_layout(document, name), name=name))
+    """The document with this `<cpu>` and these QEMU arguments; `cpu_edits` says how, and what stays.
+
+    `layout` spares reading the document again.
+    """
+    layout = layout or read_layout(document, name)
+    return edited(document, cpu_edits(document, cpu_element, extra_args, layout=layout, name=name, machine=machine))
 
 
 def edited(document: bytes, edits: Iterable[Edit]) -> bytes:

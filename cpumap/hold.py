@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
-from cpumap.adapt import adapt
-from cpumap.cpu import CpuModel, CpuRequest, Expansion, ExplicitCpu, PropertyName, Topology
+from cpumap.adapt import Adapted, adapt
+from cpumap.cpu import CpuModel, CpuRequest, Expansion, ExplicitCpu, PropertyName, Topology, Value
 from cpumap.cpu_map import CpuMap
 from cpumap.kvm import supported_cpuid
-from cpumap.predict import Prediction, predict
+from cpumap.predict import NOTHING, Prediction, predict
 from cpumap.predict_xsave import Components
 from cpumap.sources import Source
 from cpumap.sources.cached import CachedSource
@@ -31,8 +32,7 @@ def hold(
     QEMU what its model has otherwise. Errors: `UnknownName` for a machine type the target does not have.
     """
     moved = adapt(cpu, source, target, machine)
-    topology, of_host = machine_topology(cpu.request), xsave_components(target)
-    prediction = predict(cpu, expansion.realised, moved, cpu_map, topology, of_host)
+    prediction = foreseen(cpu, expansion.realised, moved, target, cpu_map)
     if only is None:
         return moved.cpu, prediction
     kept = only | {prop.name for prop in expansion.asked}
@@ -41,7 +41,16 @@ def hold(
     return replace(moved.cpu, properties=tuple(prop for prop in moved.cpu.properties if prop.name in kept)), prediction
 
 
-def xsave_components(target: Source) -> Components | None:
+def foreseen(
+    cpu: ExplicitCpu, realised: Mapping[PropertyName, Value], moved: Adapted, target: Source, cpu_map: CpuMap
+) -> Prediction:
+    """What a guest will see differ when this CPU, which has these realised properties, is the moved one there."""
+    if cpu.context.qemu == moved.cpu.context.qemu:
+        return NOTHING
+    return predict(cpu, realised, moved, cpu_map, machine_topology(cpu.request), _xsave_components(target))
+
+
+def _xsave_components(target: Source) -> Components | None:
     """The XSAVE components that KVM gives where the target runs; None where that is not here."""
     if target.accel != "kvm" or not isinstance(target, QemuSource | CachedSource):
         return None

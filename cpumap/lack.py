@@ -13,7 +13,7 @@ from cpumap.cpu_map import CpuMap
 from cpumap.cpu_map_entries import Bits, MsrBits
 from cpumap.cpuid import features_of, read_cpuinfo
 from cpumap.cpuid_own import own_data
-from cpumap.errors import InputError, SourceError
+from cpumap.errors import InputError, SourceError, UnknownName
 
 CPU = "host CPU"
 KERNEL = "kernel (KVM)"
@@ -136,6 +136,15 @@ def bits_json(bits: Bits) -> dict[str, Any]:
     if isinstance(bits, MsrBits):
         return {"msr": bits.index, "bits": numbers}
     return {"leaf": bits.leaf, "subleaf": bits.subleaf, "register": bits.register, "bits": numbers}
+
+
+def feature_place(name: PropertyName, cpu_map: CpuMap) -> str:
+    """The CPUID bits of a feature in QEMU's words, empty for a property that is no feature."""
+    try:
+        bits = bits_of(name, cpu_map)
+    except UnknownName:
+        return ""
+    return qemu_words(name, bits) if bits else ""
 
 
 def lack_json(lack: Lack) -> dict[str, Any]:

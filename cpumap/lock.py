@@ -26,10 +26,9 @@ from cpumap.cpu import (
 from cpumap.cpu_map import CpuMap
 from cpumap.cpuid import LeafId, Registers
 from cpumap.described import DescribedHost
-from cpumap.errors import InputError, UnknownName
+from cpumap.errors import InputError
 from cpumap.guest import GuestCpu
 from cpumap.hold import machine_topology, smp_option
-from cpumap.lack import bits_of, qemu_words
 from cpumap.render import lasting
 from cpumap.sources import Source
 from cpumap.sources.cached import CachedSource
@@ -187,15 +186,6 @@ def _request_of(stored: Mapping[str, Any]) -> CpuRequest:
     fields["features"] = tuple(FeaturePolicy(**feature) for feature in stored.get("features", ()))
     fields["settings"] = tuple(Property(**setting) for setting in stored.get("settings", ()))
     return CpuRequest(**fields)
-
-
-def feature_place(name: PropertyName, cpu_map: CpuMap) -> str:
-    """The CPUID bits of a feature in QEMU's words, empty for a property that is no feature."""
-    try:
-        bits = bits_of(name, cpu_map)
-    except UnknownName:
-        return ""
-    return qemu_words(name, bits) if bits else ""
 
 
 def blocked_by(locked: LockedCpu, host: DescribedHost, features: frozenset[PropertyName]) -> tuple[PropertyName, ...]:

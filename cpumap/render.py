@@ -103,15 +103,14 @@ def domain_xml(cpu: ExplicitCpu, cpu_map: CpuMap, document: bytes, name: str, ma
     guest has as far as libvirt has words for it, and else stays as it was. `machine` is a new machine type.
     """
     from cpumap.domain import cpu_children
-    from cpumap.domain_edit import cpu_edits, edited
+    from cpumap.domain_edit import replace_cpu
     from cpumap.domain_layout import Layout
     from cpumap.errors import DomainError
     from cpumap.xml_document import Document
 
     parsed = Document.parse(document, name, DomainError)
     element, arguments = domain_parts(cpu, cpu_map, cpu_children(parsed, KEPT))
-    layout = Layout(document, parsed)
-    return edited(document, cpu_edits(document, element, arguments, layout=layout, name=name, machine=machine))
+    return replace_cpu(document, element, arguments, name=name, machine=machine, layout=Layout(document, parsed))
 
 
 def domain_parts(cpu: ExplicitCpu, cpu_map: CpuMap, kept: Sequence[str] = ()) -> tuple[str | None, list[str]]:

@@ -17,7 +17,8 @@ from cpumap.cpu_map import CpuMap
 from cpumap.diff import CpuDifference
 from cpumap.difference import GuestDifference, PropertyDifference, bits_of
 from cpumap.errors import CpumapError
-from cpumap.lock import Lock, LockedCpu, depends_on_defaults, feature_place, locked_cpu
+from cpumap.lack import feature_place
+from cpumap.lock import Lock, LockedCpu, depends_on_defaults, locked_cpu
 from cpumap.predict import PredictedDifference
 from cpumap.render import property_text
 from cpumap.sources.recorded import RecordedSource, recordings
@@ -66,9 +67,13 @@ def audit_report(
     answers: Answers,
 ) -> str:
     """The report on what has drifted since a fleet was locked."""
-    found = [_audited_guest(guest, entry, str(n)) for n, entry in enumerate(audited) for guest in entry.case.guests]
+    drifts = {str(number): list(_audited_rows(entry)) for number, entry in enumerate(audited)}
+    found = [
+        _audited_guest(guest, entry, number, len(rows))
+        for entry, (number, rows) in zip(audited, drifts.items(), strict=True)
+        for guest in entry.case.guests
+    ]
     guests = sorted(found, key=lambda guest: str(guest["name"]))
-    drifts = {str(number): rows for number, entry in enumerate(audited) if (rows := list(_audited_rows(entry)))}
     defaults = sum(1 for key in lock.guests.values() if depends_on_defaults(lock.cpus[key]))
     hosts = {host: {key: list(missing) for key, missing in entries.items()} for host, entries in blocked.items()}
     return _html(
@@ -107,10 +112,9 @@ def _bit_row(found: GuestDifference | PredictedDifference, bit: int, name: str) 
     return {"name": name, "before": "", "after": "", "cause": found.cause, **place}
 
 
-def _audited_guest(name: str, entry: Audited, rows: str) -> dict[str, Any]:
+def _audited_guest(name: str, entry: Audited, rows: str, count: int) -> dict[str, Any]:
     status = "refused" if entry.refused else "holds" if entry.holds else "drifts"
     reason = "; ".join([entry.refused] if entry.refused else entry.prediction.unknown)
-    count = len(list(_audited_rows(entry)))
     return {"name": name, "status": status, "reason": reason, "cpu": entry.case.key, "rows": rows, "drifts": count}
 
 

@@ -13,8 +13,8 @@ from cpumap.compact import changing_properties
 from cpumap.cpu import CpuModel, CpuRequest, Expansion, ExplicitCpu, PropertyName, Topology
 from cpumap.cpu_map import CpuMap, load_cpu_map
 from cpumap.data import data_path
-from cpumap.diff import REALIZE, diff
-from cpumap.difference import bit_names, bits_of, guest_differences, meanings
+from cpumap.diff import diff
+from cpumap.difference import REALIZE, bit_names, bits_of, guest_differences, meanings
 from cpumap.expansion import default_request, expand
 from cpumap.guest import GuestCpu
 from cpumap.hold import hold, smp_option

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -140,9 +140,7 @@ def _target(arguments: argparse.Namespace, source: Source, stack: ExitStack) -> 
         return source
     if arguments.guest:
         return stack.enter_context(QemuSource(arguments.target_qemu, source.accel))
-    target = opened(arguments.target_qemu, source.accel, cache=not arguments.no_cache)
-    stack.callback(target.close)
-    return target
+    return stack.enter_context(closing(opened(arguments.target_qemu, source.accel, cache=not arguments.no_cache)))
 
 
 def _differences(

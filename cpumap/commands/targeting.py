@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 from cpumap.cpu import Expansion, ExplicitCpu
@@ -52,10 +52,10 @@ def targeted(
         return cpu
     from cpumap.target import held, opened
 
-    with ExitStack() as closing:
-        place = opened(target.qemu, source.accel, cache=not arguments.no_cache) if target.qemu else None
-        if place is not None:
-            closing.callback(place.close)
+    with ExitStack() as stack:
+        place = None
+        if target.qemu:
+            place = stack.enter_context(closing(opened(target.qemu, source.accel, cache=not arguments.no_cache)))
         moved, drift = held(cpu, expansion, source, cpu_map, target, place)
     for line in drift:
         print(f"cpumap: will differ: {line}", file=sys.stderr)
