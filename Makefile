@@ -32,8 +32,8 @@ matrix: venv ## measures where a guest's CPU stays the same, and writes the tabl
 	$(python) tools/matrix.py --only within,aliases,machines,across,topologies,causes,settings --write README.md $(ARGS)
 	tools/nested-kvm $(python) tools/matrix.py --only kvm --every 12 | $(python) tools/matrix.py --only kvm --read --write README.md
 
-regenerate: venv ## rewrites the golden files in tests/cases and shows what changed
-	$(python) -m pytest -q tests/test_cases.py --regenerate
+regenerate: venv ## rewrites the golden files in tests/pin/cases and shows what changed
+	$(python) -m pytest -q tests/pin/test_cases.py --regenerate
 
 record: venv ## records every QEMU in CPUMAP_QEMUS anew into data/expansions, tcg and kvm
 	tools/fetch-qemus

@@ -12,29 +12,32 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cpumap.cpu_map import load_cpu_map
-    from cpumap.domain import parse_request
     from cpumap.errors import CpumapError
-    from cpumap.expansion import expand
-    from cpumap.resolve import Choices
-    from cpumap.translation import explicit_cpu, translate, write
+    from cpumap.libvirt.cpu_map.load import load_cpu_map
+    from cpumap.libvirt.domain import parse_request
+    from cpumap.pin.expand import expand
+    from cpumap.pin.resolve import Choices
+    from cpumap.pin.translate import explicit_cpu, translate, write
+    from cpumap.sources.choose import Wanted
 
 __version__ = "0.1.0"
 
 _FRONT_DOOR = {
-    "Choices": "resolve",
+    "Choices": "pin.resolve",
     "CpumapError": "errors",
-    "expand": "expansion",
-    "explicit_cpu": "translation",
-    "load_cpu_map": "cpu_map",
-    "parse_request": "domain",
-    "translate": "translation",
-    "write": "translation",
+    "Wanted": "sources.choose",
+    "expand": "pin.expand",
+    "explicit_cpu": "pin.translate",
+    "load_cpu_map": "libvirt.cpu_map.load",
+    "parse_request": "libvirt.domain",
+    "translate": "pin.translate",
+    "write": "pin.translate",
 }
 
 __all__ = [
     "Choices",
     "CpumapError",
+    "Wanted",
     "expand",
     "explicit_cpu",
     "load_cpu_map",
@@ -45,7 +48,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """A name of the front door, imported when it is first asked for, so that importing cpumap costs nothing."""
+    """A name of the front door, imported when it is first asked for: importing cpumap is cheap."""
     if name not in _FRONT_DOOR:
         raise AttributeError(f"module 'cpumap' has no attribute {name!r}")
     return getattr(import_module(f"cpumap.{_FRONT_DOOR[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """The front door, and what a module has beside it."""
+    return sorted({*globals(), *_FRONT_DOOR})

@@ -1,7 +1,9 @@
 """`python -m cpumap`."""
 
+from __future__ import annotations
+
 import sys
 
-from cpumap.cli import main
+from cpumap.cli.main import main
 
 sys.exit(main())

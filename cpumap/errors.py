@@ -1,4 +1,6 @@
-"""The errors of cpumap: one class per stage, each with the exit code the command line answers with."""
+"""The errors of cpumap: one class per stage, each with the exit code the command line answers
+with.
+"""
 
 from __future__ import annotations
 

@@ -10,20 +10,24 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests import libvirtd
+from tests.support import libvirtd
+from tests.support.releases import RELEASES
 
 if TYPE_CHECKING:
     import libvirt
 
 settings.register_profile("cpumap", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("cpumap")  # beside running QEMUs, how long an example takes says nothing about it
-
-RELEASES = tuple(os.environ.get("CPUMAP_QEMU_RELEASES", "5.2 7.2 10.0 11.1").split())
-"""The QEMU releases under test; `tools/test` narrows them where the distribution cannot give all, and says so."""
+settings.load_profile(
+    "cpumap"
+)  # beside running QEMUs, how long an example takes says nothing about it
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--regenerate", action="store_true", help="rewrite the golden files; what changed fails once")
+    parser.addoption(
+        "--regenerate",
+        action="store_true",
+        help="rewrite the golden files; what changed fails once",
+    )
 
 
 @pytest.fixture
@@ -33,7 +37,9 @@ def regenerate(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture(autouse=True)
-def private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def private_cache(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Keeps every test away from the user's cache, and from another test's."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
@@ -45,7 +51,9 @@ def qemus() -> Mapping[str, Path]:
     binaries = {release: directory / "bin" / f"qemu-{release}" for release in RELEASES}
     missing = [str(path) for path in binaries.values() if not os.access(path, os.X_OK)]
     if missing:
-        pytest.fail(f"missing: {', '.join(missing)} (tools/fetch-qemus puts them there)", pytrace=False)
+        pytest.fail(
+            f"missing: {', '.join(missing)} (tools/fetch-qemus puts them there)", pytrace=False
+        )
     return binaries
 
 
@@ -60,7 +68,9 @@ def kvm() -> Path:
     """/dev/kvm, open to this user."""
     device = Path("/dev/kvm")
     if not os.access(device, os.R_OK | os.W_OK):
-        pytest.fail(f"{device} is missing or closed to this user (tools/test opens it)", pytrace=False)
+        pytest.fail(
+            f"{device} is missing or closed to this user (tools/test opens it)", pytrace=False
+        )
     return device
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
-TREE = Path(__file__).parent.parent
-BLOCKS = re.findall(r"^```python\n(.*?)^```$", (TREE / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+from tests.support.paths import TREE
+
+BLOCKS = re.findall(
+    r"^```python\n(.*?)^```$", (TREE / "README.md").read_text(), re.MULTILINE | re.DOTALL
+)
 
 
-def test_every_block_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_block_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(TREE)
     names: dict[str, object] = {"xml": (TREE / "data/examples/web-server.xml").read_text()}
     for block in BLOCKS:

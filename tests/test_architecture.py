@@ -1,103 +1,133 @@
-"""The rule of who may import whom, and that importing cpumap costs little."""
+"""Who may import whom, computed from the code, and that importing cpumap costs little."""
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import pytest
+from tests.support.paths import TREE
 
-PACKAGE = Path(__file__).parent.parent / "cpumap"
+PACKAGE = TREE / "cpumap"
 
-FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "data", "files", "interrupts", "layers"}),
-    frozenset({"cpu"}),
-    frozenset({"cpu_map", "cpu_option", "cpuid", "domain", "kvm", "qmp", "render", "resolve", "xml_document"})
-    | frozenset({"libvirt_map"}),
-    frozenset({"sources", "record"}),
-    frozenset({"compact", "expansion", "libvirt_args"}),
-    frozenset(
-        {
-            "adapt",
-            "available",
-            "baseline",
-            "check",
-            "compare",
-            "decode",
-            "described",
-            "diff",
-            "difference",
-            "explain",
-            "guest",
-            "hold",
-            "host",
-            "lack",
-            "predict",
-            "target",
-            "translation",
-            "update",
-            "verify",
-        }
-    ),
-    frozenset({"audit", "convert", "hooks", "lock", "report"}),
-    frozenset({"commands"}),
-    frozenset({"cli", "__main__"}),
+ORDER = (
+    *("errors", "cpu", "system", "arch", "qemu", "libvirt", "sources", "hosts"),
+    *("pin", "move", "proof", "runnable", "fleet", "hooks", "cli"),
 )
-"""Lowest first: a module imports from its own floor and from those below, never from above.
+"""The packages from the ground up: each imports from those before it, and from itself."""
 
-A module split off another carries its name (`domain_edit`, `cpu_map_xml`) and is on its floor.
-"""
+FRONT_DOOR = frozenset({"cpumap", "cpumap.__main__"})
+"""What stands before all packages: it may import any, and only its version is imported."""
 
 HEAVY = ("jinja2", "rich", "libvirt", "qemu", "distributed", "shtab")
 """Imported where they are used, never by importing cpumap."""
 
 
-def _room(path: Path) -> str:
-    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+def module_name(path: Path) -> str:
+    """The dotted name of a file of the package."""
+    parts = path.relative_to(TREE).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
 
 
-def _floor(room: str) -> int:
-    floors = {name: number for number, rooms in enumerate(FLOORS) for name in rooms}
-    family = room
-    while family not in floors:
-        assert "_" in family, f"cpumap/{room} is on no floor: put it into FLOORS, and into ARCHITECTURE.md"
-        family = family.rpartition("_")[0]
-    return floors[family]
+MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
-def _imported(path: Path) -> Iterator[tuple[int, str]]:
-    """Each import of a cpumap module in the file: its line and the room imported."""
+def package_of(module: str) -> str:
+    """The package that a module belongs to: `pin` of `cpumap.pin.resolve`."""
+    return module.split(".")[1]
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Every cpumap module that the file imports, anywhere in it, and the line."""
     for node in ast.walk(ast.parse(path.read_text(), str(path))):
         match node:
             case ast.Import(names=names):
-                modules = [name.name for name in names]
-            case ast.ImportFrom(module="cpumap", names=names):
-                modules = [f"cpumap.{name.name}" for name in names]
-            case ast.ImportFrom(module=module, level=level):
-                assert level == 0, f"{path}:{node.lineno}: a relative import"
-                modules = [module or ""]
+                found = [name.name for name in names]
+            case ast.ImportFrom(module=str(module), names=names, level=0):
+                found = [_most_exact(module, name.name) for name in names]
+            case ast.ImportFrom():
+                raise AssertionError(f"{path}:{node.lineno}: a relative import")
             case _:
                 continue
-        yield from ((node.lineno, module.split(".")[1]) for module in modules if module.startswith("cpumap."))
+        yield from ((node.lineno, name) for name in found if name.split(".")[0] == "cpumap")
 
 
-MODULES = sorted(path for path in PACKAGE.rglob("*.py") if _room(path) != "__init__")
+def _most_exact(module: str, name: str) -> str:
+    return f"{module}.{name}" if f"{module}.{name}" in MODULES else module
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_only_from_below(path: Path) -> None:
-    floor = _floor(_room(path))
-    for line, room in _imported(path):
-        is_name = not (PACKAGE / f"{room}.py").exists() and not (PACKAGE / room).is_dir()
-        assert is_name or _floor(room) <= floor, f"{path}:{line}: {_room(path)} must not import {room}"
+GRAPH: Mapping[str, Mapping[str, int]] = {
+    module: {target: line for line, target in imports(path) if target != module}
+    for module, path in MODULES.items()
+}
+"""Module → the modules that it imports, each with a line that does."""
+
+
+def test_every_package_has_its_place_in_the_order() -> None:
+    assert {package_of(module) for module in MODULES.keys() - FRONT_DOOR} == set(ORDER)
+
+
+def test_no_arrow_leads_back() -> None:
+    ranks = {package: rank for rank, package in enumerate(ORDER)}
+    back = [
+        f"{MODULES[module]}:{line}: {module} must not import {target}"
+        for module, targets in GRAPH.items()
+        if module not in FRONT_DOOR
+        for target, line in targets.items()
+        if target not in FRONT_DOOR and ranks[package_of(target)] > ranks[package_of(module)]
+    ]
+    assert not back, "\n".join(back)
+
+
+def test_no_module_imports_the_front_door_but_for_its_version() -> None:
+    users = {module for module, targets in GRAPH.items() if "cpumap" in targets}
+    for module in users:
+        tree = ast.parse(MODULES[module].read_text())
+        taken = {
+            name.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and node.module == "cpumap"
+            for name in node.names
+        }
+        assert taken <= {"__version__"}, f"{module} imports {taken} from the front door"
+
+
+def test_no_circle_between_modules() -> None:
+    circles = [" → ".join(circle) for circle in _circles()]
+    assert not circles, "\n".join(circles)
+
+
+def _circles() -> Iterator[list[str]]:
+    """A way from each module back to itself, where there is one."""
+    for start in GRAPH:
+        ways = [[start]]
+        seen = {start}
+        while ways:
+            way = ways.pop()
+            for target in GRAPH[way[-1]].keys() - FRONT_DOOR:
+                if target == start:
+                    yield [*way, start]
+                    ways.clear()
+                    break
+                if target not in seen:
+                    seen.add(target)
+                    ways.append([*way, target])
+
+
+def test_every_package_says_what_belongs_in_it_and_what_does_not() -> None:
+    for module, path in MODULES.items():
+        if path.name == "__init__.py" and module != "cpumap":
+            said = ast.get_docstring(ast.parse(path.read_text())) or ""
+            assert len(re.findall(r"[.:]\s", said)) >= 1, (
+                f"{path}: two sentences: what belongs here, what does not"
+            )
 
 
 def test_importing_cpumap_imports_nothing_heavy() -> None:
-    names = [".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in MODULES]
-    modules = [name.removesuffix(".__init__") for name in names if not name.endswith("__main__")]
+    modules = [name for name in MODULES if not name.endswith("__main__")]
     code = f"""
 import sys, importlib
 for name in {modules!r}:
@@ -106,5 +136,5 @@ for name in {modules!r}:
     if heavy:
         sys.exit(f"importing {{name}} imports {{heavy}}")
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=TREE, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -15,16 +15,25 @@ from pathlib import Path
 
 import pytest
 
-TREE = Path(__file__).parent.parent
+from tests.support.paths import TREE
+
 EXAMPLE = TREE / "data/examples/web-server.xml"
 SITE_PACKAGES = Path(pytest.__file__).parent.parent
-"""Where this Python's installed packages are: lent to the fresh environments, so that nothing is downloaded."""
+"""Where this Python's installed packages are: lent to the fresh environments, so that nothing is
+downloaded.
+"""
 
 
 def _run(*command: str | Path, cwd: Path | None = None) -> str:
     """What the command prints. Nothing of this test's own environment leads it back to the tree."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL"))}
-    done = subprocess.run(command, cwd=cwd or Path("/"), env=environment, capture_output=True, text=True)
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PYTHON", "VIRTUAL"))
+    }
+    done = subprocess.run(
+        command, cwd=cwd or Path("/"), env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, f"{command}: exit {done.returncode}\n{done.stdout}{done.stderr}"
     return done.stdout
 
@@ -33,7 +42,9 @@ def _run(*command: str | Path, cwd: Path | None = None) -> str:
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clean copy of the tree, as git would give it: building writes into it."""
     copy = tmp_path_factory.mktemp("tree")
-    tracked = _run("git", "-C", TREE, "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")
+    tracked = _run(
+        "git", "-C", TREE, "ls-files", "-z", "--cached", "--others", "--exclude-standard"
+    ).split("\0")
     for name in filter(None, tracked):
         if (TREE / name).is_file():
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +64,8 @@ def archives(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
 def fresh(tmp_path: Path) -> Callable[..., Path]:
     """Makes a virtual environment with cpumap installed as told, and gives its bin directory.
 
-    cpumap's requirements are found in the test's own environment; that they are all declared is another test.
+    cpumap's requirements are found in the test's own environment; that they are all declared is
+    another test.
     """
 
     def install(*what: str | Path) -> Path:
@@ -98,10 +110,14 @@ def test_the_editable_install_works(clone: Path, fresh: Callable[..., Path]) -> 
 
 
 @pytest.mark.parametrize("directory", ["data", "templates"])
-def test_the_wheel_holds_the_files_of(directory: str, clone: Path, archives: tuple[Path, Path]) -> None:
+def test_the_wheel_holds_the_files_of(
+    directory: str, clone: Path, archives: tuple[Path, Path]
+) -> None:
     names = zipfile.ZipFile(archives[1]).namelist()
     prefix = f"cpumap/_{directory}/"
-    assert {name.removeprefix(prefix) for name in names if name.startswith(prefix)} == _files(clone / directory)
+    assert {name.removeprefix(prefix) for name in names if name.startswith(prefix)} == _files(
+        clone / directory
+    )
 
 
 def test_the_wheel_holds_every_module(clone: Path, archives: tuple[Path, Path]) -> None:
@@ -110,7 +126,9 @@ def test_the_wheel_holds_every_module(clone: Path, archives: tuple[Path, Path]) 
 
 
 @pytest.mark.parametrize("directory", ["data", "templates", "tests", "tools"])
-def test_the_sdist_holds_the_files_of(directory: str, clone: Path, archives: tuple[Path, Path]) -> None:
+def test_the_sdist_holds_the_files_of(
+    directory: str, clone: Path, archives: tuple[Path, Path]
+) -> None:
     with tarfile.open(archives[0]) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {f"{directory}/{name}" for name in _files(clone / directory)} <= names
@@ -118,19 +136,31 @@ def test_the_sdist_holds_the_files_of(directory: str, clone: Path, archives: tup
 
 def test_every_package_imported_is_required() -> None:
     """Each third-party import of cpumap is named in setup.cfg, as a requirement or in an extra."""
-    nodes = [node for path in (TREE / "cpumap").rglob("*.py") for node in ast.walk(ast.parse(path.read_text()))]
+    nodes = [
+        node
+        for path in (TREE / "cpumap").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+    ]
     modules = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     modules |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
-    third_party = {name.partition(".")[0] for name in modules} - set(sys.stdlib_module_names) - {"cpumap"}
+    third_party = (
+        {name.partition(".")[0] for name in modules} - set(sys.stdlib_module_names) - {"cpumap"}
+    )
     declared = (TREE / "setup.cfg").read_text().lower()
     owners = {**packages_distributions(), "qemu": ["qemu.qmp"]}
-    owners |= {name: ["libvirt-python"] for name in ("libvirt", "libvirt_qemu")}  # also where it is not installed
-    missing = {name for name in third_party if f"{owners.get(name, [name])[0].lower()}>=" not in declared}
+    owners |= {
+        name: ["libvirt-python"] for name in ("libvirt", "libvirt_qemu")
+    }  # also where it is not installed
+    missing = {
+        name for name in third_party if f"{owners.get(name, [name])[0].lower()}>=" not in declared
+    }
     assert third_party and not missing
 
 
 @pytest.mark.live
-def test_the_wheel_installs_with_its_requirements(archives: tuple[Path, Path], tmp_path: Path) -> None:
+def test_the_wheel_installs_with_its_requirements(
+    archives: tuple[Path, Path], tmp_path: Path
+) -> None:
     """With nothing lent: the requirements come from the package index."""
     venv.create(tmp_path / "venv", with_pip=True)
     _run(tmp_path / "venv/bin/pip", "install", "--quiet", archives[1])

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import re
 import shlex
-from pathlib import Path
 
 import pytest
 
-from cpumap.cli import COMMANDS, main
+from cpumap.cli.main import COMMANDS, main
+from tests.support.paths import TREE
 
-TREE = Path(__file__).parent.parent
 README = (TREE / "README.md").read_text()
 SHOWN = re.findall(r"^```console\n\$ cpumap (.*)\n((?s:.*?))^```$", README, re.MULTILINE)
 """Each command line shown, and the output shown, in which `…` stands for anything left out."""
 
 
-@pytest.mark.parametrize(("command", "output"), SHOWN, ids=lambda text: text.partition("\n")[0][:60])
+@pytest.mark.parametrize(
+    ("command", "output"), SHOWN, ids=lambda text: text.partition("\n")[0][:60]
+)
 def test_example(
     command: str, output: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

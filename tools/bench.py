@@ -2,9 +2,9 @@
 
 tools/bench.py [NAME...]     default: all; --list names them
 
-A benchmark is a function here with the decorator `benchmark`; it returns the seconds of one run of the thing
-measured and of its yardstick. Runs of the two alternate, and the medians are compared, so that a machine
-that is busy with something else slows both down.
+A benchmark is a function here with the decorator `benchmark`; it returns the seconds of one run of
+the thing measured and of its yardstick. Runs of the two alternate, and the medians are compared, so
+that a machine that is busy with something else slows both down.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cpumap.cpu_map import CpuMap
-    from cpumap.sources.qemu import QemuSource
+    from cpumap.libvirt.cpu_map.map import CpuMap
+    from cpumap.sources.live import QemuSource
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "data/examples/web-server.xml"
@@ -73,18 +73,24 @@ def start_up() -> tuple[float, float]:
 @benchmark("full expansions of all models of QEMU 7.2", "one bare start of that QEMU", runs=5)
 def expansions() -> tuple[float, float]:
     """One pipeline of questions to a QEMU that runs, as `record` and the tests ask them."""
-    from cpumap.cpu import CpuModel
+    from cpumap.cpu.expansion import CpuModel
 
     source = _qemu()
     machine = next(machine.name for machine in source.machines() if machine.alias == "q35")
-    models = [CpuModel(definition.name) for definition in source.definitions(machine) if definition.name != "host"]
+    models = [
+        CpuModel(definition.name)
+        for definition in source.definitions(machine)
+        if definition.name != "host"
+    ]
     return _timed(lambda asked: source.expand_many(machine, asked, "full"), [models]), _bare_start()
 
 
 @benchmark("recording the whole of QEMU 7.2 under tcg", "one bare start of that QEMU", runs=1)
 def record() -> tuple[float, float]:
-    """Every model under every machine type, what realize adds, what each feature brings along, and the check."""
-    from cpumap.record import record
+    """Every model under every machine type, what realize adds, what each feature brings along,
+    and the check.
+    """
+    from cpumap.sources.record import record
 
     source = _qemu()
     return _timed(lambda reference: record(source, reference), [source]), _bare_start()
@@ -92,7 +98,7 @@ def record() -> tuple[float, float]:
 
 @cache
 def _qemu() -> QemuSource:
-    from cpumap.sources.qemu import QemuSource
+    from cpumap.sources.live import QemuSource
 
     source = QemuSource(_binary())
     atexit.register(source.close)
@@ -105,12 +111,14 @@ def _binary() -> Path:
 
 
 def _bare_start() -> float:
-    from cpumap.qmp import Session
+    from cpumap.qemu.qmp import Session
 
     return _timed(lambda binary: Session.start(binary, ("-machine", "none")).close(), [_binary()])
 
 
-HOST_CPU = "<cpu><arch>x86_64</arch><model>{}</model><vendor>Intel</vendor><feature name='invtsc'/></cpu>"
+HOST_CPU = (
+    "<cpu><arch>x86_64</arch><model>{}</model><vendor>Intel</vendor><feature name='invtsc'/></cpu>"
+)
 HOST_MODELS = ("Haswell", "Broadwell", "Skylake-Server", "Icelake-Server", "Cascadelake-Server")
 CALLS = 40
 
@@ -118,28 +126,37 @@ CALLS = 40
 @benchmark(f"compare, {CALLS} calls, from XML to verdict", "libvirt-python: compareCPU", runs=7)
 def compare() -> tuple[float, float]:
     """A guest's CPU beside a host's: a host's capabilities are read once, as libvirt has them."""
-    from cpumap.compare import compare
-    from cpumap.host import read_cpus, read_host
+    from cpumap.hosts.read import read_cpus, read_host
+    from cpumap.libvirt.rules.compare import compare
 
     connection, cpu_map = _libvirt(), _cpu_map()
     host = read_host(connection.getCapabilities(), cpu_map)
-    guests = [f"<cpu match='exact'><model>{HOST_MODELS[n % len(HOST_MODELS)]}</model></cpu>" for n in range(CALLS)]
-    ours = _timed(lambda guest: compare(host, read_cpus(guest, cpu_map)[0], cpu_map).verdict, guests)
+    guests = [
+        f"<cpu match='exact'><model>{HOST_MODELS[n % len(HOST_MODELS)]}</model></cpu>"
+        for n in range(CALLS)
+    ]
+    ours = _timed(
+        lambda guest: compare(host, read_cpus(guest, cpu_map)[0], cpu_map).verdict, guests
+    )
     return ours, _timed(connection.compareCPU, guests)
 
 
-@benchmark(f"baseline of five hosts, {CALLS} calls, from XML to XML", "libvirt-python: baselineCPU", runs=7)
+@benchmark(
+    f"baseline of five hosts, {CALLS} calls, from XML to XML", "libvirt-python: baselineCPU", runs=7
+)
 def baseline() -> tuple[float, float]:
     """The CPU that five hosts have in common."""
-    from cpumap.baseline import baseline
-    from cpumap.host import read_cpus
-    from cpumap.host_xml import cpu_element
+    from cpumap.hosts.read import read_cpus
+    from cpumap.libvirt.cpu_element import cpu_element
+    from cpumap.libvirt.rules.baseline import baseline
 
     connection, cpu_map = _libvirt(), _cpu_map()
     hosts = [HOST_CPU.format(model) for model in HOST_MODELS]
 
     def ours(cpus: Sequence[str]) -> str:
-        return cpu_element(baseline([cpu for text in cpus for cpu in read_cpus(text, cpu_map)], cpu_map))
+        return cpu_element(
+            baseline([cpu for text in cpus for cpu in read_cpus(text, cpu_map)], cpu_map)
+        )
 
     return _timed(ours, [hosts] * CALLS), _timed(connection.baselineCPU, [hosts] * CALLS)
 
@@ -148,22 +165,32 @@ FLEET = 10_000
 """Generated domains, 4 to 20 KB each."""
 
 
-@benchmark(f"convert, {FLEET} domains of 250 kinds, warm, one core", "lxml: parse and serialise the same", runs=3)
+@benchmark(
+    f"convert, {FLEET} domains of 250 kinds, warm, one core",
+    "lxml: parse and serialise the same",
+    runs=3,
+)
 def convert() -> tuple[float, float]:
     """CPU seconds of reading documents and putting explicit CPUs into them, from bytes to bytes."""
     from lxml import etree
 
     fleet = _fleet()
     ours = _cpu_seconds(lambda: _converted(fleet))
-    return ours, _cpu_seconds(lambda: [etree.tostring(etree.fromstring(document.data)) for document in fleet])
+    return ours, _cpu_seconds(
+        lambda: [etree.tostring(etree.fromstring(document.data)) for document in fleet]
+    )
 
 
 NATIVE = 30
 
 
-@benchmark(f"convert, {NATIVE} domains, warm, one core", "libvirt-python: domainXMLToNative", runs=3)
+@benchmark(
+    f"convert, {NATIVE} domains, warm, one core", "libvirt-python: domainXMLToNative", runs=3
+)
 def convert_native() -> tuple[float, float]:
-    """Beside libvirt's own way from domain XML to QEMU's command line; domains with a CPU that this host can run."""
+    """Beside libvirt's own way from domain XML to QEMU's command line; domains with a CPU that
+    this host can run.
+    """
     fleet = _fleet()
     accepted, native = _accepted()
     ours = _cpu_seconds(lambda: _converted([fleet[number] for number in accepted]))
@@ -198,7 +225,7 @@ def _cpu_seconds(call: Callable[[], object]) -> float:
 
 
 def _converted(fleet: Sequence[Any]) -> None:
-    from cpumap.convert import Outcome, convert_batch
+    from cpumap.fleet.convert import Outcome, convert_batch
 
     for start in range(0, len(fleet), 32):
         for outcome in convert_batch("bench", fleet[start : start + 32]):
@@ -208,19 +235,25 @@ def _converted(fleet: Sequence[Any]) -> None:
 
 @cache
 def _fleet() -> list[Any]:
-    """The domains, once this process has learnt every answer they need, from the recording of QEMU 7.2."""
+    """The domains, once this process has learnt every answer they need, from the recording of
+    QEMU 7.2.
+    """
     import generate_domains
 
-    from cpumap.convert import Answers, Question, Stored, convert_batch
-    from cpumap.libvirt_map import libvirt_map
+    from cpumap.fleet.convert import Answers, Question, Stored, convert_batch
+    from cpumap.libvirt.words import libvirt_map
     from cpumap.sources.choose import Wanted
 
     fleet = [Stored(number, *generate_domains.domain(number)) for number in range(FLEET)]
     source = Answers(Wanted(recorded="7.2"), _cpu_map(), libvirt_map())
     for start in range(0, FLEET, 500):
         documents = fleet[start : start + 500]
-        questions = [found for found in convert_batch("bench", documents) if isinstance(found, Question)]
-        convert_batch("bench", [], {question.key: source.answer(question) for question in questions})
+        questions = [
+            found for found in convert_batch("bench", documents) if isinstance(found, Question)
+        ]
+        convert_batch(
+            "bench", [], {question.key: source.answer(question) for question in questions}
+        )
     return fleet
 
 
@@ -235,7 +268,7 @@ def _timed(call: Callable[[Any], object], inputs: Sequence[Any]) -> float:
 @cache
 def _cpu_map() -> CpuMap:
     """Read once, as libvirtd does."""
-    from cpumap.cpu_map import load_cpu_map
+    from cpumap.libvirt.cpu_map.load import load_cpu_map
 
     return load_cpu_map()
 
@@ -244,7 +277,7 @@ def _cpu_map() -> CpuMap:
 def _libvirt() -> Any:
     """A connection to a real libvirtd, the one that runs or one started for this."""
     sys.path.insert(0, str(ROOT))
-    from tests.libvirtd import connection
+    from tests.support.libvirtd import connection
 
     closing = ExitStack()
     atexit.register(closing.close)
@@ -267,7 +300,9 @@ def main() -> int:
     arguments = parser.parse_args()
     unknown = set(arguments.names) - BENCHMARKS.keys()
     if unknown:
-        parser.error(f"no such benchmark: {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
+        parser.error(
+            f"no such benchmark: {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}"
+        )
     if arguments.list:
         print(*BENCHMARKS, sep="\n")
         return 0

@@ -1,8 +1,12 @@
-"""What QEMU cannot tell about a CPU map: libvirt's spellings, silicon signatures, bits without a QEMU property."""
+"""What QEMU cannot tell about a CPU map: libvirt's spellings, silicon signatures, bits without a
+QEMU property.
+"""
 
 from __future__ import annotations
 
-FIRST_PUBLISHED = "libvirt wrote it this way before QEMU settled on '-', and domain XML keeps its spellings"
+FIRST_PUBLISHED = (
+    "libvirt wrote it this way before QEMU settled on '-', and domain XML keeps its spellings"
+)
 
 LIBVIRT_SPELLINGS: dict[str, tuple[str, str]] = {
     "cmp-legacy": ("cmp_legacy", FIRST_PUBLISHED),
@@ -13,9 +17,14 @@ LIBVIRT_SPELLINGS: dict[str, tuple[str, str]] = {
     "perfctr-core": ("perfctr_core", FIRST_PUBLISHED),
     "perfctr-nb": ("perfctr_nb", FIRST_PUBLISHED),
     "tsc-adjust": ("tsc_adjust", FIRST_PUBLISHED),
-    "pclmulqdq": ("pclmuldq", "a misspelling that both projects once had; QEMU made it an alias, libvirt kept it"),
+    "pclmulqdq": (
+        "pclmuldq",
+        "a misspelling that both projects once had; QEMU made it an alias, libvirt kept it",
+    ),
 }
-"""QEMU's canonical property → libvirt's feature name and why it is another one. All others are spelled alike."""
+"""QEMU's canonical property → libvirt's feature name and why it is another one. All others are
+spelled alike.
+"""
 
 LINUX_SPELLINGS: dict[str, str] = {
     "avx512bitalg": "avx512_bitalg",
@@ -33,18 +42,58 @@ LINUX_SPELLINGS: dict[str, str] = {
     "tsc-deadline": "tsc_deadline_timer",
     "tsx-ldtrk": "tsxldtrk",
 }
-"""Feature → its flag in /proc/cpuinfo (arch/x86/include/asm/cpufeatures.h) where `_` for `-` does not give it."""
+"""Feature → its flag in /proc/cpuinfo (arch/x86/include/asm/cpufeatures.h) where `_` for `-`
+does not give it.
+"""
 
 BEYOND_QEMU: dict[str, tuple[int, int, str, int, str]] = {
-    "osxsave": (0x1, 0, "ecx", 27, "shows CR4.OSXSAVE, which the guest's kernel sets (Intel SDM vol. 2, CPUID)"),
-    "ospke": (0x7, 0, "ecx", 4, "shows CR4.PKE, which the guest's kernel sets (Intel SDM vol. 2, CPUID)"),
-    "cmt": (0x7, 0, "ebx", 12, "resource monitoring, never given to a guest (Intel SDM vol. 3, 18.18)"),
-    "pconfig": (0x7, 0, "edx", 18, "memory encryption keys, never given to a guest (Intel SDM vol. 2, PCONFIG)"),
-    "mbm_total": (0xF, 1, "edx", 1, "resource monitoring, never given to a guest (Intel SDM vol. 3, 18.18)"),
-    "mbm_local": (0xF, 1, "edx", 2, "resource monitoring, never given to a guest (Intel SDM vol. 3, 18.18)"),
+    "osxsave": (
+        0x1,
+        0,
+        "ecx",
+        27,
+        "shows CR4.OSXSAVE, which the guest's kernel sets (Intel SDM vol. 2, CPUID)",
+    ),
+    "ospke": (
+        0x7,
+        0,
+        "ecx",
+        4,
+        "shows CR4.PKE, which the guest's kernel sets (Intel SDM vol. 2, CPUID)",
+    ),
+    "cmt": (
+        0x7,
+        0,
+        "ebx",
+        12,
+        "resource monitoring, never given to a guest (Intel SDM vol. 3, 18.18)",
+    ),
+    "pconfig": (
+        0x7,
+        0,
+        "edx",
+        18,
+        "memory encryption keys, never given to a guest (Intel SDM vol. 2, PCONFIG)",
+    ),
+    "mbm_total": (
+        0xF,
+        1,
+        "edx",
+        1,
+        "resource monitoring, never given to a guest (Intel SDM vol. 3, 18.18)",
+    ),
+    "mbm_local": (
+        0xF,
+        1,
+        "edx",
+        2,
+        "resource monitoring, never given to a guest (Intel SDM vol. 3, 18.18)",
+    ),
     "cvt16": (0x80000001, 0, "ecx", 18, "announced for AMD's SSE5, never built; old maps name it"),
 }
-"""Features of libvirt that QEMU has no property for: leaf, subleaf, register, bit, and why there is none."""
+"""Features of libvirt that QEMU has no property for: leaf, subleaf, register, bit, and why there
+is none.
+"""
 
 VENDORS = {
     "Intel": "GenuineIntel",
@@ -58,7 +107,9 @@ VENDORS = {
 WITHOUT_VENDOR = frozenset(
     {"486", "pentium", "pentium2", "pentium3", "qemu32", "qemu64", "kvm32", "kvm64"},
 )
-"""Models that stand for no silicon, or for what every vendor built: a host of any vendor can give them."""
+"""Models that stand for no silicon, or for what every vendor built: a host of any vendor can
+give them.
+"""
 
 WITHOUT_SIGNATURE = WITHOUT_VENDOR | {"athlon", "phenom", "coreduo", "core2duo", "n270"}
 """Models whose numbers in QEMU are no silicon's, or too old to be looked for first."""
@@ -77,28 +128,41 @@ SILICON: dict[str, tuple[tuple[int, int], ...]] = {
     "Icelake-Server": ((6, 106), (6, 108)),
     "GraniteRapids": ((6, 173), (6, 174)),
 }
-"""Family and model numbers that one microarchitecture was sold under (Linux: arch/x86/include/asm/intel-family.h).
+"""Family and model numbers that one microarchitecture was sold under (Linux:
+arch/x86/include/asm/intel-family.h).
 
 QEMU's model carries one of them; where only that one exists, QEMU's answer is enough.
 """
 
 NOT_SILICON = {("Icelake-Server", (6, 134))}
-"""Numbers of QEMU's that the silicon never had: 134 is Snowridge's, Icelake-Server was sold as 106 and 108."""
+"""Numbers of QEMU's that the silicon never had: 134 is Snowridge's, Icelake-Server was sold as
+106 and 108.
+"""
 
 STEPPINGS = {"Skylake-Server": "0-4", "Cascadelake-Server": "5-7", "Cooperlake": "10-11"}
-"""Three microarchitectures were sold as family 6 model 85; the stepping tells them apart (Intel's microcode notes)."""
+"""Three microarchitectures were sold as family 6 model 85; the stepping tells them apart
+(Intel's microcode notes).
+"""
 
 TABLE_ACCEL_DIFFERS = frozenset({"vme"})
-"""Features that tcg switches off in every model (tcg cannot give them): the model's own value is what KVM shows."""
+"""Features that tcg switches off in every model (tcg cannot give them): the model's own value is
+what KVM shows.
+"""
 
 NOT_THE_MODELS = frozenset({"hypervisor"})
-"""Features on in every model: that the CPU is a guest's is no property of the silicon it stands for."""
+"""Features on in every model: that the CPU is a guest's is no property of the silicon it stands
+for.
+"""
 
 NEEDS = {"vmx-": "vmx"}
-"""Features by the beginning of their names → the feature without which a guest cannot see them (Intel SDM, A.1)."""
+"""Features by the beginning of their names → the feature without which a guest cannot see them
+(Intel SDM, A.1).
+"""
 
 ALLOWED_ONE_MSRS = frozenset({0x481, 0x482, 0x483, 0x484, 0x48B, 0x48D, 0x48E, 0x48F, 0x490})
-"""VMX capability MSRs whose high half says what may be 1 (Intel SDM, A.3 to A.5); QEMU counts bits within that half."""
+"""VMX capability MSRs whose high half says what may be 1 (Intel SDM, A.3 to A.5); QEMU counts
+bits within that half.
+"""
 
 PARAVIRTUAL = range(0x40000000, 0x50000000)
 """CPUID leaves that belong to the hypervisor and not to the CPU."""

@@ -1,4 +1,6 @@
-"""Writes the files of a CPU map: index, vendors, features, and one file for each family of models."""
+"""Writes the files of a CPU map: index, vendors, features, and one file for each family of
+models.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import cpu_map_facts as facts
 
-from cpumap.cpu import PropertyName
-from cpumap.cpu_map_entries import REGISTERS, Bits, CpuidBits, MsrBits
+from cpumap.cpu.bits import REGISTERS, Bits, CpuidBits, MsrBits
+from cpumap.cpu.names import PropertyName
 
 if TYPE_CHECKING:
     from write_cpu_map import Answers
@@ -51,16 +53,26 @@ def write(directory: Path, newest: Answers, older: list[Answers]) -> None:
     """Writes the whole map."""
     directory.mkdir(parents=True, exist_ok=True)
     features = libvirt_features(newest)
-    entries = [entry for answers in _new_names(newest, older) for entry in model_entries(answers, features)]
+    entries = [
+        entry for answers in _new_names(newest, older) for entry in model_entries(answers, features)
+    ]
     families: dict[str, list[Entry]] = {}
     for entry in sorted(entries, key=_version):
         families.setdefault(entry.family, []).append(entry)
-    ordered = sorted(families.values(), key=lambda family: (len(family[0].features), family[0].family))
+    ordered = sorted(
+        families.values(), key=lambda family: (len(family[0].features), family[0].family)
+    )
     for stale in directory.glob("x86_*.xml"):
         stale.unlink()
     _write(directory / "index.xml", _index(ordered), _INDEX_NOTE.format(qemu=newest.qemu))
-    _write(directory / "x86_vendors.xml", _vendors(ordered), "The strings are those of CPUID leaf 0.")
-    _write(directory / "x86_features.xml", _features(features, newest), _FEATURES_NOTE.format(qemu=newest.qemu))
+    _write(
+        directory / "x86_vendors.xml", _vendors(ordered), "The strings are those of CPUID leaf 0."
+    )
+    _write(
+        directory / "x86_features.xml",
+        _features(features, newest),
+        _FEATURES_NOTE.format(qemu=newest.qemu),
+    )
     for family in ordered:
         what = _MODELS_NOTE.format(qemu=family[0].qemu)
         _write(directory / f"x86_{family[0].family}.xml", _models(family), what)
@@ -88,7 +100,11 @@ def _new_names(newest: Answers, older: list[Answers]) -> Iterator[Answers]:
     """Each QEMU's answers, reduced to the models that no newer one has."""
     seen: set[str] = set()
     for answers in [newest, *older]:
-        lost = {name for name in answers.models if name not in seen and _family(answers, name) not in seen}
+        lost = {
+            name
+            for name in answers.models
+            if name not in seen and _family(answers, name) not in seen
+        }
         answers.models = {name: props for name, props in answers.models.items() if name in lost}
         yield answers
         seen |= lost | {_family(answers, name) for name in lost}
@@ -105,10 +121,16 @@ def _version(entry: Entry) -> tuple[str, int]:
 
 
 def libvirt_features(newest: Answers) -> dict[str, Bits]:
-    """libvirt's name of every feature that is the CPU's own → where it sits, in the order of the bits."""
-    features = {libvirt_name(name): bits for name, bits in newest.bits.items() if not _paravirtual(bits)}
+    """libvirt's name of every feature that is the CPU's own → where it sits, in the order of the
+    bits.
+    """
+    features = {
+        libvirt_name(name): bits for name, bits in newest.bits.items() if not _paravirtual(bits)
+    }
     for name, (leaf, subleaf, register, bit, _) in facts.BEYOND_QEMU.items():
-        features[name] = CpuidBits(leaf, subleaf, next(r for r in REGISTERS if r == register), 1 << bit)
+        features[name] = CpuidBits(
+            leaf, subleaf, next(r for r in REGISTERS if r == register), 1 << bit
+        )
     return dict(sorted(features.items(), key=lambda item: _order(item[1])))
 
 
@@ -142,9 +164,13 @@ def model_entries(answers: Answers, features: dict[str, Bits]) -> Iterator[Entry
             name=name,
             family=family,
             qemu=answers.qemu,
-            vendor=None if family in facts.WITHOUT_VENDOR else _vendor(str(props[PropertyName("vendor")])),
+            vendor=None
+            if family in facts.WITHOUT_VENDOR
+            else _vendor(str(props[PropertyName("vendor")])),
             signatures=() if family in facts.WITHOUT_SIGNATURE else _signatures(family, numbers),
-            features=frozenset(f for f in on & features.keys() - facts.NOT_THE_MODELS if _visible(f, on)),
+            features=frozenset(
+                f for f in on & features.keys() - facts.NOT_THE_MODELS if _visible(f, on)
+            ),
             aliases=tuple(sorted(aliases.get(name, ()))),
         )
 
@@ -209,7 +235,9 @@ def _heading(bits: Bits) -> str:
     if isinstance(bits, MsrBits):
         return f"MSR 0x{bits.index:x}"
     subleaf = f", subleaf {bits.subleaf}" if bits.leaf in _WITH_SUBLEAVES else ""
-    return f"leaf 0x{bits.leaf:x}{subleaf}, {bits.register}: {facts.LEAVES[bits.leaf, bits.subleaf]}"
+    return (
+        f"leaf 0x{bits.leaf:x}{subleaf}, {bits.register}: {facts.LEAVES[bits.leaf, bits.subleaf]}"
+    )
 
 
 _WITH_SUBLEAVES = frozenset({0x7, 0xD, 0xF, 0x12, 0x14, 0x1E, 0x24, 0x29})
@@ -231,7 +259,8 @@ def _models(family: list[Entry]) -> Iterator[str]:
         yield f"<model name={_quote(entry.name)}>"
         if extends and before is not None:
             yield f"  <model name={_quote(before.name)}/>"
-        # An alias is described by its own name, which every libvirt knows; versions came to libvirt later.
+        # An alias is described by its own name, which every libvirt knows; versions came to libvirt
+        # later.
         yield _decode(host=not entry.aliases, guest=named and not entry.aliases)
         if not extends:
             yield from _identity(entry)

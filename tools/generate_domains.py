@@ -1,4 +1,5 @@
-"""Writes domain XML as a fleet has it: many sizes, models, machine types and policies. The same ones every time.
+"""Writes domain XML as a fleet has it: many sizes, models, machine types and policies. The same
+ones every time.
 
 tools/generate_domains.py COUNT DIRECTORY
 """
@@ -31,7 +32,9 @@ FEATURES = (
 )
 
 FLAVOURS = 250
-"""Kinds of CPU in the fleet: guests are made from templates, a few of which most guests come from."""
+"""Kinds of CPU in the fleet: guests are made from templates, a few of which most guests come
+from.
+"""
 
 LIBVIRT_HEADER = """\
 <!--
@@ -112,7 +115,9 @@ TAIL = """\
 
 
 def domain(number: int) -> tuple[str, bytes]:
-    """The file name and the document of one domain, 4 to 20 KB; every number always gives the same."""
+    """The file name and the document of one domain, 4 to 20 KB; every number always gives the
+    same.
+    """
     random = Random(number)
     name = f"{random.choice(('web', 'db', 'build', 'mail', 'win', 'test'))}-{number:06d}"
     header = LIBVIRT_HEADER.format(name=name) if random.random() < 0.7 else ""
@@ -149,10 +154,16 @@ def _parts(name: str, random: Random) -> Iterator[str]:
 def _cpu(model: str | None, vcpus: int, flavour: Random, random: Random) -> str:
     if model is None:
         return ""
-    lines = ["  <cpu mode='custom' match='exact' check='partial'>", f"    <model fallback='forbid'>{model}</model>"]
+    lines = [
+        "  <cpu mode='custom' match='exact' check='partial'>",
+        f"    <model fallback='forbid'>{model}</model>",
+    ]
     if random.random() < 0.5:
         lines.append(f"    <topology sockets='1' dies='1' cores='{vcpus}' threads='1'/>")
-    lines += [f"    <feature policy='{policy}' name='{name}'/>" for policy, name in flavour.choice(FEATURES)]
+    lines += [
+        f"    <feature policy='{policy}' name='{name}'/>"
+        for policy, name in flavour.choice(FEATURES)
+    ]
     return "\n".join([*lines, "  </cpu>\n"])
 
 
@@ -169,7 +180,9 @@ def _devices(name: str, machine: str, random: Random) -> Iterator[str]:
         for n in range(1, 29):
             yield ROOT_PORT.format(n=n, port=n + 15, slot=2 + (n - 1) // 8, function=(n - 1) % 8)
     for n in range(random.randint(1, 12)):
-        yield DISK.format(name=name, n=n, letter="abcdefghijkl"[n], serial=random.getrandbits(80), **place())
+        yield DISK.format(
+            name=name, n=n, letter="abcdefghijkl"[n], serial=random.getrandbits(80), **place()
+        )
     for n in range(random.randint(1, 8)):
         a, b = random.getrandbits(8), random.getrandbits(8)
         yield INTERFACE.format(a=a, b=b, n=n, queues=random.choice((1, 2, 4)), **place())

@@ -2,8 +2,8 @@
 
     tools/matrix.py [--only SECTION,...] [--every N] [--read] [--write README.md]
 
-Two QEMUs run at a time. `--every 5` takes every fifth model. Exits with 1 when a move within one QEMU changed what
-the guest sees, or when a move to another one did in a way that was not predicted.
+Two QEMUs run at a time. `--every 5` takes every fifth model. Exits with 1 when a move within one
+QEMU changed what the guest sees, or when a move to another one did in a way that was not predicted.
 """
 
 from __future__ import annotations
@@ -35,10 +35,17 @@ from matrix_moves import (
     within,
 )
 
-from cpumap.cpu import Accel
-from cpumap.files import write_atomically
+from cpumap.cpu.names import Accel
+from cpumap.system.files import write_atomically
 
-PAIRS = (("5.2", "7.2"), ("7.2", "10.0"), ("10.0", "11.1"), ("5.2", "11.1"), ("7.2", "11.1"), ("11.1", "10.0"))
+PAIRS = (
+    ("5.2", "7.2"),
+    ("7.2", "10.0"),
+    ("10.0", "11.1"),
+    ("5.2", "11.1"),
+    ("7.2", "11.1"),
+    ("11.1", "10.0"),
+)
 STYLES: tuple[Style, ...] = ("naive", "libvirt", "static", "ours")
 TITLES = ("`-cpu Model`", "Model and every feature", "`base` and static expansion", "cpumap")
 FEW = ("Haswell-v1", "EPYC-v1", "qemu64-v1")
@@ -65,13 +72,19 @@ class Matrix:
         counts: Counts = Counter()
         started = time.monotonic()
         with ThreadPoolExecutor(2) as pool:
-            for number, (move, result) in enumerate(zip(chosen, pool.map(self.bench.result, chosen), strict=True), 1):
+            for number, (move, result) in enumerate(
+                zip(chosen, pool.map(self.bench.result, chosen), strict=True), 1
+            ):
                 counts[move.style, result.outcome] += 1
                 counts[move.style, "but leaf 0xD"] += result.xsave_alone
                 self._note(move, result)
                 if number % 20 == 0 or number == len(chosen):
                     passed = time.monotonic() - started
-                    print(f"\r{title}: {number} of {len(chosen)}, {passed:.0f} s ", end="", file=sys.stderr)
+                    print(
+                        f"\r{title}: {number} of {len(chosen)}, {passed:.0f} s ",
+                        end="",
+                        file=sys.stderr,
+                    )
         print(file=sys.stderr)
         self.measured += len(chosen)
         return counts
@@ -94,7 +107,8 @@ class Matrix:
 
 def _within(matrix: Matrix) -> Iterator[str]:
     yield from _heading(
-        "Within one QEMU, oldest ↔ newest machine type: q35, and pc for cpumap (tcg)", ("QEMU", *TITLES)
+        "Within one QEMU, oldest ↔ newest machine type: q35, and pc for cpumap (tcg)",
+        ("QEMU", *TITLES),
     )
     for release in matrix.bench.binaries:
         counts = matrix.count(f"within {release}", within(matrix.bench, release, STYLES))
@@ -110,7 +124,9 @@ def _aliases(matrix: Matrix) -> Iterator[str]:
 
 
 def _machines(matrix: Matrix) -> Iterator[str]:
-    yield from _heading("From the newest machine type to every one that differs (tcg)", ("QEMU", "cpumap"))
+    yield from _heading(
+        "From the newest machine type to every one that differs (tcg)", ("QEMU", "cpumap")
+    )
     for release in matrix.bench.binaries:
         counts = matrix.count(f"every machine type of {release}", everywhere(matrix.bench, release))
         yield _row(release, [_rate(counts, "ours")])
@@ -118,19 +134,29 @@ def _machines(matrix: Matrix) -> Iterator[str]:
 
 def _across(matrix: Matrix) -> Iterator[str]:
     yield from _heading(
-        "To another QEMU (tcg): the newest machine type that both have; for cpumap every combination of old and new",
-        ("QEMU", *TITLES, "cpumap, leaf 0xD set aside", "differs exactly as predicted", "not predicted"),
+        "To another QEMU (tcg): the newest machine type that both have; for cpumap every "
+        "combination of old and new",
+        (
+            "QEMU",
+            *TITLES,
+            "cpumap, leaf 0xD set aside",
+            "differs exactly as predicted",
+            "not predicted",
+        ),
     )
     for pair in _pairs(matrix.bench):
         counts = matrix.count(" → ".join(pair), across(matrix.bench, pair, STYLES))
         rates = [_rate(counts, style) for style in STYLES]
         aside = counts["ours", "same"] + counts["ours", "but leaf 0xD"]
-        yield _row(" → ".join(pair), [*rates, _percent(aside, _total(counts, "ours")), *_predicted(counts)])
+        yield _row(
+            " → ".join(pair), [*rates, _percent(aside, _total(counts, "ours")), *_predicted(counts)]
+        )
 
 
 def _topologies(matrix: Matrix) -> Iterator[str]:
     yield from _heading(
-        "To another QEMU (tcg), 16 vCPUs in 2 sockets, 3 cores of 3 threads, and 2 dies of 3 cores: the newest machine "
+        "To another QEMU (tcg), 16 vCPUs in 2 sockets, 3 cores of 3 threads, and 2 dies of 3 "
+        "cores: the newest machine "
         "type that both have",
         ("QEMU", "cpumap", "differs exactly as predicted", "not predicted"),
     )
@@ -141,14 +167,20 @@ def _topologies(matrix: Matrix) -> Iterator[str]:
 
 def _kvm(matrix: Matrix) -> Iterator[str]:
     yield from _heading(
-        "Under KVM, every model that this host starts", ("QEMU", TITLES[0], "cpumap", "as predicted", "not predicted")
+        "Under KVM, every model that this host starts",
+        ("QEMU", TITLES[0], "cpumap", "as predicted", "not predicted"),
     )
     for release in matrix.bench.binaries:
         counts = matrix.count(f"within {release}, KVM", within(matrix.bench, release, BOTH, "kvm"))
-        yield _row(f"{release}, oldest ↔ newest", [*(_rate(counts, style) for style in BOTH), *_predicted(counts)])
+        yield _row(
+            f"{release}, oldest ↔ newest",
+            [*(_rate(counts, style) for style in BOTH), *_predicted(counts)],
+        )
     for pair in _pairs(matrix.bench):
         counts = matrix.count(f"{' → '.join(pair)}, KVM", across(matrix.bench, pair, BOTH, "kvm"))
-        yield _row(" → ".join(pair), [*(_rate(counts, style) for style in BOTH), *_predicted(counts)])
+        yield _row(
+            " → ".join(pair), [*(_rate(counts, style) for style in BOTH), *_predicted(counts)]
+        )
 
     yield from _causes(matrix, "kvm")
     yield from _settings(matrix, "kvm")
@@ -164,19 +196,37 @@ def _causes(matrix: Matrix, accel: Accel) -> Iterator[str]:
 
 
 def _kinds(causes: Iterable[str]) -> set[str]:
-    """The causes without the names of one move, and without what only repeats a leaf that differs."""
-    found = {cause for joined in causes for cause in joined.split("; ") if "does not exist repeats" not in cause}
-    found = {re.sub(r"^caches: .*", "cache tables, which no property describes", cause) for cause in found}
-    return {re.sub(r".* has no feature .*", "a feature that the other QEMU does not have", cause) for cause in found}
+    """The causes without the names of one move, and without what only repeats a leaf that
+    differs.
+    """
+    found = {
+        cause
+        for joined in causes
+        for cause in joined.split("; ")
+        if "does not exist repeats" not in cause
+    }
+    found = {
+        re.sub(r"^caches: .*", "cache tables, which no property describes", cause)
+        for cause in found
+    }
+    return {
+        re.sub(r".* has no feature .*", "a feature that the other QEMU does not have", cause)
+        for cause in found
+    }
 
 
 def _settings(matrix: Matrix, accel: Accel = "tcg") -> Iterator[str]:
     yield from _heading(
-        f"Domain settings ({accel}), on {', '.join(FEW)}, oldest ↔ newest machine type of each QEMU",
+        f"Domain settings ({accel}), on {', '.join(FEW)}, oldest ↔ newest machine type of each "
+        "QEMU",
         ("setting", "cpumap"),
     )
     for kind in (kind for kind, (of, _, _) in KINDS.items() if of == accel):
-        moves = (move for release in matrix.bench.binaries for move in settings(matrix.bench, release, kind, FEW))
+        moves = (
+            move
+            for release in matrix.bench.binaries
+            for move in settings(matrix.bench, release, kind, FEW)
+        )
         yield _row(kind, [_rate(matrix.count(kind, moves), "ours")])
 
 
@@ -210,7 +260,9 @@ def _rate(counts: Counts, style: Style) -> str:
 
 def _total(counts: Counts, style: Style) -> int:
     apart = ("not runnable", "but leaf 0xD")
-    return sum(count for (of, outcome), count in counts.items() if of == style and outcome not in apart)
+    return sum(
+        count for (of, outcome), count in counts.items() if of == style and outcome not in apart
+    )
 
 
 def _percent(part: int, whole: int) -> str:
@@ -235,7 +287,10 @@ def _measured(matrix: Matrix, name: str) -> str:
     minutes = (time.monotonic() - started) / 60
     sample = "" if matrix.every == 1 else f" of one model in {matrix.every}"
     if matrix.measured > before:
-        lines += ["", f"{matrix.measured - before:,} moves{sample}, measured in {minutes:.0f} minutes."]
+        lines += [
+            "",
+            f"{matrix.measured - before:,} moves{sample}, measured in {minutes:.0f} minutes.",
+        ]
     return "\n".join(lines[1:])
 
 
@@ -250,10 +305,19 @@ def _written(path: Path, name: str, section: str) -> bytes:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--only", default=",".join(SECTIONS), help=f"of {', '.join(SECTIONS)}, separated by commas")
+    parser.add_argument(
+        "--only", default=",".join(SECTIONS), help=f"of {', '.join(SECTIONS)}, separated by commas"
+    )
     parser.add_argument("--every", type=int, default=1, metavar="N", help="every Nth model only")
-    parser.add_argument("--write", type=Path, metavar="FILE", help="put each section between its markers in this file")
-    parser.add_argument("--read", action="store_true", help="measure nothing: the section is on standard input")
+    parser.add_argument(
+        "--write",
+        type=Path,
+        metavar="FILE",
+        help="put each section between its markers in this file",
+    )
+    parser.add_argument(
+        "--read", action="store_true", help="measure nothing: the section is on standard input"
+    )
     arguments = parser.parse_args()
     matrix = Matrix(Bench(_binaries()), arguments.every)
     try:

@@ -8,17 +8,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from cpumap.cpu import Accel, CpuModel, CpuRequest, Expansion, ExplicitCpu, PropertyName, Topology, Value
-from cpumap.cpu_map import CpuMap, load_cpu_map
+from cpumap.cpu.expansion import CpuModel, Expansion
+from cpumap.cpu.explicit import ExplicitCpu
+from cpumap.cpu.names import Accel, PropertyName, Value
+from cpumap.cpu.request import CpuRequest
+from cpumap.cpu.topology import Topology
 from cpumap.errors import CpumapError, UnknownName
-from cpumap.expansion import default_request, expand
-from cpumap.guest import GuestCpu, differences
-from cpumap.hold import hold, smp_option
-from cpumap.predict import PredictedDifference, Prediction
-from cpumap.resolve import is_refused, resolve
-from cpumap.sources.qemu import QemuSource
+from cpumap.libvirt.cpu_map.load import load_cpu_map
+from cpumap.libvirt.cpu_map.map import CpuMap
+from cpumap.move.hold import hold
+from cpumap.move.predict import PredictedDifference, Prediction
+from cpumap.pin.expand import default_request, expand
+from cpumap.pin.resolve import is_refused, resolve
+from cpumap.proof.guest import GuestCpu, differences
+from cpumap.proof.verify import look
+from cpumap.qemu.arguments import smp_option
+from cpumap.sources.live import QemuSource
 from cpumap.sources.recorded import RecordedSource, find_recording
-from cpumap.verify import look
 
 Style = Literal["naive", "libvirt", "static", "ours"]
 Outcome = Literal["same", "as predicted", "unknown", "NOT PREDICTED", "refused", "not runnable"]
@@ -97,13 +103,19 @@ class Bench:
         return sorted((name for name in names if name.startswith(f"{family}-")), key=_numbers)
 
     def models(self, release: str, accel: Accel = "tcg", *, aliases: bool = False) -> list[str]:
-        """Every named model that is no alias of another, or every alias; of those that are the host's, `max` alone."""
+        """Every named model that is no alias of another, or every alias; of those that are the
+        host's, `max` alone.
+        """
         newest = self.machines(release, "pc-q35")[-1]
-        definitions = self.once(("models", release, accel), lambda: self.source(release, accel).definitions(newest))
+        definitions = self.once(
+            ("models", release, accel), lambda: self.source(release, accel).definitions(newest)
+        )
         return [d.name for d in definitions if bool(d.alias_of) is aliases and d.name != "host"]
 
     def tables(self, release: str) -> list[str]:
-        """One machine type of each kind: those that differ from one another in some CPU, as recorded."""
+        """One machine type of each kind: those that differ from one another in some CPU, as
+        recorded.
+        """
         versioned = {name for family in FAMILIES for name in self.machines(release, family)}
         try:
             kinds = RecordedSource(find_recording(release, "tcg")).tables().values()
@@ -140,7 +152,12 @@ class Bench:
         source = self.source(move.release, move.accel)
         expansion = self.once(key, lambda: expand(request, source, self.cpu_map))
         cpu = resolve(request, expansion)
-        return request, expansion, cpu, self._look(move.release, move.machine, move.accel, model, move.topology)
+        return (
+            request,
+            expansion,
+            cpu,
+            self._look(move.release, move.machine, move.accel, model, move.topology),
+        )
 
     def _moved(
         self, move: Move, request: CpuRequest, expansion: Expansion, cpu: ExplicitCpu
@@ -149,12 +166,16 @@ class Bench:
         match move.style:
             case "ours":
                 source = self.source(move.release, move.accel)
-                moved, prediction = hold(cpu, expansion, source, target, self.cpu_map, machine=move.to_machine)
+                moved, prediction = hold(
+                    cpu, expansion, source, target, self.cpu_map, machine=move.to_machine
+                )
                 return CpuModel(moved.model, moved.values), prediction
             case "naive":
                 return CpuModel(move.model, dict(expansion.model.props)), None
             case "libvirt":
-                features = {n: v for n, v in self._known(expansion, move).items() if isinstance(v, bool)}
+                features = {
+                    n: v for n, v in self._known(expansion, move).items() if isinstance(v, bool)
+                }
                 return CpuModel(move.model, {**expansion.model.props, **features}), None
             case "static":
                 return CpuModel("base", self._known(expansion, move)), None
@@ -163,17 +184,35 @@ class Bench:
         """The static expansion, without what the target cannot be told at all."""
         target = self.source(move.to_release, move.accel)
         key = ("names", move.to_release, move.to_machine, move.accel)
-        names = self.once(key, lambda: frozenset(target.expand(move.to_machine, CpuModel("base"), "full")))
+        names = self.once(
+            key, lambda: frozenset(target.expand(move.to_machine, CpuModel("base"), "full"))
+        )
         static = expansion.static
-        return {n: v for n, v in static.items() if n in names and not is_refused(n, v, expansion.realised)}
+        return {
+            n: v
+            for n, v in static.items()
+            if n in names and not is_refused(n, v, expansion.realised)
+        }
 
-    def _look(self, release: str, machine: str, accel: Accel, model: CpuModel, topology: Topology) -> GuestCpu:
+    def _look(
+        self, release: str, machine: str, accel: Accel, model: CpuModel, topology: Topology
+    ) -> GuestCpu:
         source = self.source(release, accel)
-        key = ("guest", release, machine, accel, model.name, tuple(sorted(model.props.items())), topology)
+        key = (
+            "guest",
+            release,
+            machine,
+            accel,
+            model.name,
+            tuple(sorted(model.props.items())),
+            topology,
+        )
         return self.once(key, lambda: look(source, machine, model, smp_option(topology)))
 
 
-def _exact(predicted: Sequence[PredictedDifference], seen: Collection[tuple[int, int, str, int]]) -> bool:
+def _exact(
+    predicted: Sequence[PredictedDifference], seen: Collection[tuple[int, int, str, int]]
+) -> bool:
     """Whether guests read what was predicted otherwise, no more and no less."""
     foreseen = all(any(said.covers(*place) for said in predicted) for place in seen)
     return foreseen and all(any(said.covers(*place) for place in seen) for said in predicted)
@@ -183,8 +222,12 @@ def _numbers(machine: str) -> list[int]:
     return [int(part) for part in machine.rpartition("-")[2].split(".")]
 
 
-def within(bench: Bench, release: str, styles: Sequence[Style], accel: Accel = "tcg") -> Iterator[Move]:
-    """Every model, oldest ↔ newest machine type: q35, and for our own style under tcg pc as well."""
+def within(
+    bench: Bench, release: str, styles: Sequence[Style], accel: Accel = "tcg"
+) -> Iterator[Move]:
+    """Every model, oldest ↔ newest machine type: q35, and for our own style under tcg pc as
+    well.
+    """
     for model in bench.models(release, accel):
         for style in styles:
             for family in FAMILIES if style == "ours" and accel == "tcg" else FAMILIES[:1]:
@@ -194,7 +237,9 @@ def within(bench: Bench, release: str, styles: Sequence[Style], accel: Accel = "
 
 
 def aliases(bench: Bench, release: str) -> Iterator[Move]:
-    """Every alias (`Haswell`), oldest ↔ newest machine type: old ones change a CPU under this name alone."""
+    """Every alias (`Haswell`), oldest ↔ newest machine type: old ones change a CPU under this
+    name alone.
+    """
     oldest, *_, newest = bench.machines(release, "pc-q35")
     for model in bench.models(release, aliases=True):
         for style in BOTH:
@@ -206,19 +251,29 @@ def everywhere(bench: Bench, release: str) -> Iterator[Move]:
     """Every model, from the newest machine type to each that differs from the others."""
     newest = bench.machines(release, "pc-q35")[-1]
     for model in bench.models(release):
-        yield from (Move(release, newest, release, machine, model) for machine in bench.tables(release))
+        yield from (
+            Move(release, newest, release, machine, model) for machine in bench.tables(release)
+        )
 
 
-def across(bench: Bench, pair: tuple[str, str], styles: Sequence[Style], accel: Accel = "tcg") -> Iterator[Move]:
+def across(
+    bench: Bench, pair: tuple[str, str], styles: Sequence[Style], accel: Accel = "tcg"
+) -> Iterator[Move]:
     """Every model, to the same machine type of another QEMU and between the oldest and newest ones.
 
-    Under KVM to the same machine type alone, and for other styles than ours to the newest that both have.
+    Under KVM to the same machine type alone, and for other styles than ours to the newest that both
+    have.
     """
     release, other = pair
     ours, theirs = bench.machines(release, "pc-q35"), bench.machines(other, "pc-q35")
     common = [machine for machine in ours if machine in theirs]
     same = [(common[0], common[0]), (common[-1], common[-1])]
-    ends = [(ours[0], theirs[0]), (ours[0], theirs[-1]), (ours[-1], theirs[0]), (ours[-1], theirs[-1])]
+    ends = [
+        (ours[0], theirs[0]),
+        (ours[0], theirs[-1]),
+        (ours[-1], theirs[0]),
+        (ours[-1], theirs[-1]),
+    ]
     for model in bench.models(release, accel):
         for style in styles:
             places = same[-1:] if style != "ours" else same if accel == "kvm" else [*same, *ends]
@@ -226,7 +281,11 @@ def across(bench: Bench, pair: tuple[str, str], styles: Sequence[Style], accel: 
                 yield Move(release, here, other, there, model, style, accel)
 
 
-TOPOLOGIES = (Topology(sockets=2, cores=4, threads=2), Topology(cores=3, threads=3), Topology(dies=2, cores=3))
+TOPOLOGIES = (
+    Topology(sockets=2, cores=4, threads=2),
+    Topology(cores=3, threads=3),
+    Topology(dies=2, cores=3),
+)
 """Usual, with counts that are no powers of two, and with dies."""
 
 
@@ -236,7 +295,11 @@ def topologies(bench: Bench, pair: tuple[str, str]) -> Iterator[Move]:
     But for `base` as it is, which has no vendor and no levels: no guest runs on it.
     """
     release, other = pair
-    machine = [name for name in bench.machines(release, "pc-q35") if name in bench.machines(other, "pc-q35")][-1]
+    machine = [
+        name
+        for name in bench.machines(release, "pc-q35")
+        if name in bench.machines(other, "pc-q35")
+    ][-1]
     for model in bench.models(release):
         for topology in TOPOLOGIES if model != "base" else ():
             yield Move(release, machine, other, machine, model, topology=topology)
@@ -245,7 +308,12 @@ def topologies(bench: Bench, pair: tuple[str, str]) -> Iterator[Move]:
 KINDS: dict[str, tuple[Accel, Settings, Topology]] = {
     "hyperv": (
         "kvm",
-        (("hv-relaxed", True), ("hv-spinlocks", 8191), ("hv-runtime", True), ("hv-frequencies", True)),
+        (
+            ("hv-relaxed", True),
+            ("hv-spinlocks", 8191),
+            ("hv-runtime", True),
+            ("hv-frequencies", True),
+        ),
         Topology(),
     ),
     "hyperv vendor_id": ("kvm", (("hv-relaxed", True), ("hv-vendor-id", "cpumap")), Topology()),

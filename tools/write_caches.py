@@ -1,10 +1,12 @@
-"""Writes data/caches.json: what each QEMU says in the CPUID leaves about caches, which no CPU property describes.
+"""Writes data/caches.json: what each QEMU says in the CPUID leaves about caches, which no CPU
+property describes.
 
     tools/write_caches.py [QEMU...]      default: every $CPUMAP_QEMUS/bin/qemu-X.Y
 
-Every model with a cache table of its own, and the common tables by vendor, are looked at by a guest (tcg) under each
-combination of the properties that act on these leaves. The guest has two dies of two cores of two threads, so that
-it says which caches are a thread's, a core's, a die's or the package's. About ten minutes on two processors.
+Every model with a cache table of its own, and the common tables by vendor, are looked at by a guest
+(tcg) under each combination of the properties that act on these leaves. The guest has two dies of
+two cores of two threads, so that it says which caches are a thread's, a core's, a die's or the
+package's. About ten minutes on two processors.
 """
 
 from __future__ import annotations
@@ -17,15 +19,15 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from cpumap.adapt import has_cache_table, machine_of_release, release
-from cpumap.cpu import CpuModel, PropertyName, Value
-from cpumap.data import data_path
-from cpumap.files import write_atomically
-from cpumap.guest import GuestCpu, probe
-from cpumap.hold import smp_option
-from cpumap.predict_caches import CACHE_LEAVES, CACHE_PROPERTIES, RECORDED_ON
-from cpumap.render import cpu_arguments
-from cpumap.sources.qemu import QemuSource
+from cpumap.cpu.expansion import CpuModel
+from cpumap.cpu.names import PropertyName, Value
+from cpumap.move.adapt import has_cache_table, machine_of_release, release
+from cpumap.move.caches import CACHE_LEAVES, CACHE_PROPERTIES, RECORDED_ON
+from cpumap.proof.guest import GuestCpu, probe
+from cpumap.qemu.arguments import cpu_arguments, smp_option
+from cpumap.sources.live import QemuSource
+from cpumap.system.data import data_path
+from cpumap.system.files import write_atomically
 
 VENDORS = ("GenuineIntel", "AuthenticAMD", "HygonGenuine", "CentaurHauls", "  Shanghai  ")
 HOSTS = VENDORS[:2]
@@ -47,8 +49,12 @@ def main() -> None:
     for binary in binaries:
         with QemuSource(binary) as source:
             releases[release(source)] = _recorded(source, leaves)
-    ordered = dict(sorted(releases.items(), key=lambda entry: [int(part) for part in entry[0].split(".")]))
-    write_atomically(data_path("caches.json"), _text(ordered, [json.loads(text) for text in leaves]).encode())
+    ordered = dict(
+        sorted(releases.items(), key=lambda entry: [int(part) for part in entry[0].split(".")])
+    )
+    write_atomically(
+        data_path("caches.json"), _text(ordered, [json.loads(text) for text in leaves]).encode()
+    )
 
 
 def _recorded(source: QemuSource, leaves: dict[str, int]) -> dict[str, dict[str, int]]:
@@ -60,17 +66,27 @@ def _recorded(source: QemuSource, leaves: dict[str, int]) -> dict[str, dict[str,
         _, model, props = case
         how = {**props, **HIGH, PropertyName("x-force-features"): True}
         arguments = cpu_arguments(model, f"{model}-{source.arch}-cpu", how)
-        return probe(source.binary, machine, arguments, accel="tcg", smp=smp_option(RECORDED_ON), timeout=120)
+        return probe(
+            source.binary, machine, arguments, accel="tcg", smp=smp_option(RECORDED_ON), timeout=120
+        )
 
     found: dict[str, dict[str, int]] = {}
     with ThreadPoolExecutor(2) as pool:
-        for count, ((key, _, props), guest) in enumerate(zip(cases, pool.map(look, cases), strict=True), 1):
+        for count, ((key, _, props), guest) in enumerate(
+            zip(cases, pool.map(look, cases), strict=True), 1
+        ):
             print(f"\rQEMU {source.version}: {count} of {len(cases)}", end="", file=sys.stderr)
             seen = {f"{leaf:x}.{sub:x}": [f"{r:x}" for r in regs] for (leaf, sub), regs in guest.cpuid.items()
                     if leaf in CACHE_LEAVES}  # fmt: skip
             for leaf in [leaf for leaf in seen if leaf == "80000000.0"]:
                 seen[leaf][0] = "0"
-            on = " ".join(sorted(name for name, value in props.items() if value is True and name in CACHE_PROPERTIES))
+            on = " ".join(
+                sorted(
+                    name
+                    for name, value in props.items()
+                    if value is True and name in CACHE_PROPERTIES
+                )
+            )
             found.setdefault(key, {})[on] = leaves.setdefault(json.dumps(seen), len(leaves))
     print(file=sys.stderr)
     return found
@@ -87,7 +103,9 @@ def _cases(source: QemuSource) -> Iterator[Case]:
         and has_cache_table(source, definition.name)
     ]
     vendor, legacy = PropertyName("vendor"), PropertyName("legacy-cache")
-    for era, values in itertools.product(eras, itertools.product((True, False), repeat=len(SWITCHED))):
+    for era, values in itertools.product(
+        eras, itertools.product((True, False), repeat=len(SWITCHED))
+    ):
         props = {**era, **dict(zip(SWITCHED, values, strict=True))}
         for name in VENDORS:
             yield f"legacy {name}", "qemu64", {vendor: name, legacy: True, **props}
@@ -98,7 +116,9 @@ def _cases(source: QemuSource) -> Iterator[Case]:
 
 
 def _eras(source: QemuSource) -> Iterator[dict[PropertyName, Value]]:
-    """Each set of values that the machine types give to the properties about caches that they change."""
+    """Each set of values that the machine types give to the properties about caches that they
+    change.
+    """
     seen = []
     for machine in source.machines():
         if not machine.name.startswith("pc-q35-"):
@@ -111,7 +131,9 @@ def _eras(source: QemuSource) -> Iterator[dict[PropertyName, Value]]:
 
 
 def _text(releases: Mapping[str, Mapping[str, Mapping[str, int]]], leaves: list[object]) -> str:
-    lines = [f"  {json.dumps(name)}: {{\n{_rows(tables)}\n  }}" for name, tables in releases.items()]
+    lines = [
+        f"  {json.dumps(name)}: {{\n{_rows(tables)}\n  }}" for name, tables in releases.items()
+    ]
     facts = ",\n".join(f"  {json.dumps(entry)}" for entry in leaves)
     return (
         '{\n "schema": "cpumap.caches/1",\n "releases": {\n'
@@ -121,7 +143,9 @@ def _text(releases: Mapping[str, Mapping[str, Mapping[str, int]]], leaves: list[
 
 
 def _rows(tables: Mapping[str, Mapping[str, int]]) -> str:
-    return ",\n".join(f"   {json.dumps(table)}: {json.dumps(known)}" for table, known in tables.items())
+    return ",\n".join(
+        f"   {json.dumps(table)}: {json.dumps(known)}" for table, known in tables.items()
+    )
 
 
 if __name__ == "__main__":

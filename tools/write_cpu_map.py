@@ -11,17 +11,20 @@ from pathlib import Path
 
 import cpu_map_facts as facts
 
-from cpumap.cpu import CpuModel, PropertyName, Value
-from cpumap.cpu_map_entries import REGISTERS, Bits, CpuidBits, MsrBits, Register
+from cpumap.cpu.bits import REGISTERS, Bits, CpuidBits, MsrBits, Register
+from cpumap.cpu.expansion import CpuModel
+from cpumap.cpu.names import PropertyName, Value
 from cpumap.errors import SourceError
-from cpumap.qmp import Session
-from cpumap.sources.qemu import QemuSource
+from cpumap.qemu.qmp import Session
+from cpumap.sources.live import QemuSource
 
 _LACK = re.compile(
     r": (?:CPUID\[eax=(?P<leaf>\w+)h(?:,ecx=(?P<subleaf>\w+)h)?\]\.(?P<register>E[A-D]X)"
     r"|MSR\((?P<msr>\w+)h\))\.(?P<name>[a-z0-9.-]+) \[bit (?P<bit>\d+)\]"
 )
-"""QEMU 11's words for a feature that cannot be given, or not without another one; older ones leave the subleaf out."""
+"""QEMU 11's words for a feature that cannot be given, or not without another one; older ones
+leave the subleaf out.
+"""
 
 
 @dataclass
@@ -38,8 +41,14 @@ class Answers:
 
 def newest_machine(source: QemuSource) -> str:
     """The newest pc-q35-X.Y."""
-    numbered = [machine.name for machine in source.machines() if re.fullmatch(r"pc-q35-\d+\.\d+", machine.name)]
-    return max(numbered, key=lambda name: [int(part) for part in name.rpartition("-")[2].split(".")])
+    numbered = [
+        machine.name
+        for machine in source.machines()
+        if re.fullmatch(r"pc-q35-\d+\.\d+", machine.name)
+    ]
+    return max(
+        numbered, key=lambda name: [int(part) for part in name.rpartition("-")[2].split(".")]
+    )
 
 
 def boolean_properties(source: QemuSource) -> list[str]:
@@ -49,7 +58,9 @@ def boolean_properties(source: QemuSource) -> list[str]:
 
 
 def ask_bits(source: QemuSource, names: Sequence[str]) -> dict[str, Bits]:
-    """Where each feature sits: from the warning of a QEMU that cannot give it, else from the CPU that has only it."""
+    """Where each feature sits: from the warning of a QEMU that cannot give it, else from the CPU
+    that has only it.
+    """
     machine = newest_machine(source)
     found: dict[str, Bits] = {}
     # Without a PMU, QEMU 11 silently drops what belongs to it.
@@ -63,10 +74,13 @@ def ask_bits(source: QemuSource, names: Sequence[str]) -> dict[str, Bits]:
         if name in warned:
             found[name] = warned[name]
         elif words:
-            # A feature with state of its own (avx) brings its XSAVE component along: leaf 0xD names that, not it.
+            # A feature with state of its own (avx) brings its XSAVE component along: leaf 0xD names
+            # that, not it.
             own = [bits for bits in words if bits.leaf != 0xD or len(words) == 1]
             if len(own) != 1 or own[0].mask.bit_count() != 1:
-                raise SystemExit(f"{name} alone switches on {words}: which of them it is, QEMU does not say")
+                raise SystemExit(
+                    f"{name} alone switches on {words}: which of them it is, QEMU does not say"
+                )
             found[name] = own[0]
     return {name: bits for name, bits in found.items() if name in names}
 
@@ -76,7 +90,9 @@ def _base(names: Iterable[str]) -> CpuModel:
 
 
 def _warned(session: Session) -> dict[str, Bits]:
-    """The first bit of each name: QEMU calls two bits vmx-invept-single-context, the second one by mistake."""
+    """The first bit of each name: QEMU calls two bits vmx-invept-single-context, the second one
+    by mistake.
+    """
     found: dict[str, Bits] = {}
     for match in filter(None, map(_LACK.search, session.warnings())):
         found.setdefault(match["name"], _worded(match))
@@ -88,7 +104,12 @@ def _worded(match: re.Match[str]) -> Bits:
     if match["msr"]:
         index = int(match["msr"], 16)
         return MsrBits(index, 1 << (bit + 32 if index in facts.ALLOWED_ONE_MSRS else bit))
-    return CpuidBits(int(match["leaf"], 16), int(match["subleaf"] or "0", 16), _register(match["register"]), 1 << bit)
+    return CpuidBits(
+        int(match["leaf"], 16),
+        int(match["subleaf"] or "0", 16),
+        _register(match["register"]),
+        1 << bit,
+    )
 
 
 def _register(name: str) -> Register:
@@ -111,14 +132,19 @@ def _feature_words(session: Session) -> list[CpuidBits]:
 
 
 def ask_aliases(source: QemuSource, names: Sequence[str]) -> dict[str, list[str]]:
-    """The other spellings that QEMU has for each feature: a property which, switched on, shows as that feature."""
+    """The other spellings that QEMU has for each feature: a property which, switched on, shows
+    as that feature.
+    """
     full = source.expand("none", CpuModel("base"), "full")
     # QEMU 11 takes the features of SVM away from a CPU without SVM, even while it is only expanded.
     off = source.expand("none", _base(["svm"]), "static")
     candidates = sorted(
         name
         for name, value in full.items()
-        if value is False and name not in names and not name.startswith(("hv-", "x-")) and name != "realized"
+        if value is False
+        and name not in names
+        and not name.startswith(("hv-", "x-"))
+        and name != "realized"
     )
     aliases: dict[str, list[str]] = {}
     for name in candidates:
@@ -126,13 +152,20 @@ def ask_aliases(source: QemuSource, names: Sequence[str]) -> dict[str, list[str]
             on = source.expand("none", _base(["svm", name]), "static")
         except SourceError:
             continue  # not a feature: its setter refuses it here
-        if len(changed := [key for key in names if on[PropertyName(key)] != off[PropertyName(key)]]) == 1:
+        if (
+            len(
+                changed := [key for key in names if on[PropertyName(key)] != off[PropertyName(key)]]
+            )
+            == 1
+        ):
             aliases.setdefault(changed[0], []).append(name)
     return aliases
 
 
 def ask_blocking(source: QemuSource, names: Sequence[str]) -> set[str]:
-    """The features with which QEMU refuses to migrate (query-migrate's blocked-reasons), found by halving."""
+    """The features with which QEMU refuses to migrate (query-migrate's blocked-reasons), found
+    by halving.
+    """
     if not names:
         return set()
     try:
@@ -141,7 +174,10 @@ def ask_blocking(source: QemuSource, names: Sequence[str]) -> set[str]:
                 return set()
     except SourceError:
         if len(names) == 1:
-            print(f"{source.label}: cannot make a CPU with {names[0]}; taken as migratable", file=sys.stderr)
+            print(
+                f"{source.label}: cannot make a CPU with {names[0]}; taken as migratable",
+                file=sys.stderr,
+            )
             return set()
     else:
         if len(names) == 1:
@@ -153,10 +189,14 @@ def ask_blocking(source: QemuSource, names: Sequence[str]) -> set[str]:
 def ask_models(tcg: QemuSource, kvm: QemuSource, answers: Answers) -> None:
     """Every named model without a machine type's changes, and what each alias stands for."""
     definitions = [
-        definition for definition in tcg.definitions("none") if definition.migration_safe and not definition.static
+        definition
+        for definition in tcg.definitions("none")
+        if definition.migration_safe and not definition.static
     ]
     models = [CpuModel(definition.name) for definition in definitions]
-    pairs = zip(*(source.expand_many("none", models, "static") for source in (tcg, kvm)), strict=True)
+    pairs = zip(
+        *(source.expand_many("none", models, "static") for source in (tcg, kvm)), strict=True
+    )
     for definition, (own, with_kvm) in zip(definitions, pairs, strict=True):
         taken = {name: with_kvm[name] for name in map(PropertyName, facts.TABLE_ACCEL_DIFFERS)}
         answers.models[definition.name] = {**own, **taken}
@@ -173,7 +213,9 @@ def ask(binary: str, *, models_only: bool) -> Answers:
             names = boolean_properties(tcg)
             answers.bits = ask_bits(tcg, names)
             answers.aliases = ask_aliases(tcg, names)
-            answers.blocking = ask_blocking(kvm, [n for n, b in answers.bits.items() if _is_the_cpus(b)])
+            answers.blocking = ask_blocking(
+                kvm, [n for n, b in answers.bits.items() if _is_the_cpus(b)]
+            )
     return answers
 
 
@@ -186,8 +228,15 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("directory", type=Path, help="where to write; replaced file by file")
-    parser.add_argument("--qemu", required=True, help="the newest QEMU: features, and all its models")
-    parser.add_argument("--older-qemu", action="append", default=[], help="an older QEMU: models that newer ones lost")
+    parser.add_argument(
+        "--qemu", required=True, help="the newest QEMU: features, and all its models"
+    )
+    parser.add_argument(
+        "--older-qemu",
+        action="append",
+        default=[],
+        help="an older QEMU: models that newer ones lost",
+    )
     arguments = parser.parse_args()
     newest = ask(arguments.qemu, models_only=False)
     older = [ask(binary, models_only=True) for binary in arguments.older_qemu]

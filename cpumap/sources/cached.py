@@ -11,11 +11,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cpumap.cpu import Accel, CpuModel, Definition, Machine, PropertyName, Realised, Value
+from cpumap.cpu.expansion import CpuModel, Definition, ExpansionType, Machine, Realised
+from cpumap.cpu.names import Accel, PropertyName, Value
 from cpumap.errors import SourceError
-from cpumap.files import write_atomically
-from cpumap.sources import ExpansionType
-from cpumap.sources.qemu import QemuSource
+from cpumap.sources.live import QemuSource
+from cpumap.system.files import write_atomically
 
 _KVM_PARAMETERS = ("kvm", "kvm_amd", "kvm_intel")
 
@@ -23,8 +23,9 @@ _KVM_PARAMETERS = ("kvm", "kvm_amd", "kvm_intel")
 class CachedSource:
     """A `Source` over a QEMU binary, started only for what the cache does not answer.
 
-    An answer is kept under all it depends on: the binary (path, size, time of change), the question, and under KVM
-    the host: its CPU, microcode, kernel and the parameters of the kvm modules.
+    An answer is kept under all it depends on: the binary (path, size, time of change), the
+    question, and under KVM the host: its CPU, microcode, kernel and the parameters of the kvm
+    modules.
     """
 
     def __init__(self, binary: str, accel: Accel, directory: Path) -> None:
@@ -38,23 +39,34 @@ class CachedSource:
         self.label = f"QEMU {self.version} ({binary})"
 
     def machines(self) -> tuple[Machine, ...]:
-        kept = self._answer(["machines"], lambda: [asdict(machine) for machine in self._live().machines()])
+        kept = self._answer(
+            ["machines"], lambda: [asdict(machine) for machine in self._live().machines()]
+        )
         return tuple(Machine(**entry) for entry in kept)
 
     def definitions(self, machine: str) -> tuple[Definition, ...]:
         kept = self._answer(
-            ["definitions", machine], lambda: [asdict(found) for found in self._live().definitions(machine)]
+            ["definitions", machine],
+            lambda: [asdict(found) for found in self._live().definitions(machine)],
         )
-        return tuple(Definition(**{**entry, "unavailable": tuple(entry["unavailable"])}) for entry in kept)
+        return tuple(
+            Definition(**{**entry, "unavailable": tuple(entry["unavailable"])}) for entry in kept
+        )
 
-    def expand(self, machine: str, model: CpuModel, kind: ExpansionType) -> Mapping[PropertyName, Value]:
+    def expand(
+        self, machine: str, model: CpuModel, kind: ExpansionType
+    ) -> Mapping[PropertyName, Value]:
         question = ["expand", machine, model.name, sorted(model.props.items()), kind]
-        answer: Mapping[PropertyName, Value] = self._answer(question, lambda: self._live().expand(machine, model, kind))
+        answer: Mapping[PropertyName, Value] = self._answer(
+            question, lambda: self._live().expand(machine, model, kind)
+        )
         return answer
 
     def realise(self, machine: str, model: CpuModel, *, unfiltered: bool = True) -> Realised:
         question = ["realise", machine, model.name, sorted(model.props.items()), unfiltered]
-        kept = self._answer(question, lambda: asdict(self._live().realise(machine, model, unfiltered=unfiltered)))
+        kept = self._answer(
+            question, lambda: asdict(self._live().realise(machine, model, unfiltered=unfiltered))
+        )
         return Realised(**{**kept, "nameless": tuple(map(tuple, kept["nameless"]))})
 
     def close(self) -> None:
@@ -88,7 +100,9 @@ class CachedSource:
 
 
 def cache_directory() -> Path:
-    """Where answers are kept: $CPUMAP_CACHE, else the user's cache directory as the platform has it."""
+    """Where answers are kept: $CPUMAP_CACHE, else the user's cache directory as the platform has
+    it.
+    """
     if named := os.environ.get("CPUMAP_CACHE"):
         return Path(named)
     from platformdirs import user_cache_path
@@ -116,7 +130,9 @@ def _host() -> list[str]:
     names = ("vendor_id", "cpu family", "model", "stepping", "microcode", "flags")
     cpu = [line for line in info if line.partition(":")[0].strip() in names]
     directories = [Path("/sys/module", module, "parameters") for module in _KVM_PARAMETERS]
-    parameters = [f"{path}={_text(path)}" for directory in directories for path in sorted(directory.glob("*"))]
+    parameters = [
+        f"{path}={_text(path)}" for directory in directories for path in sorted(directory.glob("*"))
+    ]
     return [platform.release(), *cpu, *parameters]
 
 

@@ -1,4 +1,6 @@
-"""Which source answers: the one that was named, else the domain's own emulator, else a recording."""
+"""Which source answers: the one that was named, else the domain's own emulator, else a
+recording.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cpumap.cpu import Accel, CpuRequest
+from cpumap.cpu.names import Accel
+from cpumap.cpu.request import CpuRequest
 from cpumap.errors import UnknownName
-from cpumap.sources import Source
+from cpumap.sources.source import Source
 
 if TYPE_CHECKING:
     from cpumap.sources.libvirt import Hypervisor
@@ -32,7 +35,9 @@ class Wanted:
 
 
 def choose_source(wanted: Wanted, request: CpuRequest) -> Source:
-    """The source to ask about this request. The caller closes it. Errors: `UnknownName`, `SourceError`."""
+    """The source to ask about this request. The caller closes it. Errors: `UnknownName`,
+    `SourceError`.
+    """
     accel: Accel = wanted.accel or request.accel
     if wanted.qemu:
         return started(wanted.qemu, accel, cache=wanted.cache)
@@ -40,13 +45,18 @@ def choose_source(wanted: Wanted, request: CpuRequest) -> Source:
         return _attached(wanted.qmp)
     if wanted.recorded:
         return _recorded(wanted.recorded, accel)
-    if request.emulator and os.access(request.emulator, os.X_OK) and Path(request.emulator).is_file():
+    if (
+        request.emulator
+        and os.access(request.emulator, os.X_OK)
+        and Path(request.emulator).is_file()
+    ):
         return started(request.emulator, accel, cache=wanted.cache)
     return newest_recorded(wanted.machine or request.machine, accel)
 
 
 def connected_source(hypervisor: Hypervisor, wanted: Wanted, request: CpuRequest) -> Source:
-    """The QEMU that this libvirt would start for the request: started if it is on this machine, else its recording.
+    """The QEMU that this libvirt would start for the request: started if it is on this machine,
+    else its recording.
 
     A source that the user named comes before that. Errors: `UnknownName`, `SourceError`.
     """
@@ -60,19 +70,21 @@ def connected_source(hypervisor: Hypervisor, wanted: Wanted, request: CpuRequest
 
 
 def started(binary: str, accel: Accel, *, cache: bool = True) -> Source:
-    """A source that starts this QEMU binary; with `cache`, only for what is not in the user's cache."""
+    """A source that starts this QEMU binary; with `cache`, only for what is not in the user's
+    cache.
+    """
     if cache:
         from cpumap.sources.cached import CachedSource, cache_directory
 
         return CachedSource(binary, accel, cache_directory())
-    from cpumap.sources.qemu import QemuSource
+    from cpumap.sources.live import QemuSource
 
     return QemuSource(binary, accel)
 
 
 def _attached(address: str) -> Source:
-    from cpumap.qmp import Session
-    from cpumap.sources.qemu import AttachedSource
+    from cpumap.qemu.qmp import Session
+    from cpumap.sources.attached import AttachedSource
 
     return AttachedSource(Session.attach(address))
 
@@ -84,11 +96,17 @@ def _recorded(wanted: str, accel: Accel) -> Source:
 
 
 def newest_recorded(machine: str | None, accel: Accel) -> Source:
-    """The newest shipped recording that knows this machine type (by name or alias). Errors: `UnknownName`."""
+    """The newest shipped recording that knows this machine type (by name or alias). Errors:
+    `UnknownName`.
+    """
     from cpumap.sources.recorded import RecordedSource, recordings
 
     for path in reversed([path for path in recordings() if path.stem.endswith(f"_{accel}")]):
         source = RecordedSource(path)
-        if machine is None or any(machine in (known.name, known.alias) for known in source.machines()):
+        if machine is None or any(
+            machine in (known.name, known.alias) for known in source.machines()
+        ):
             return source
-    raise UnknownName(f"no recorded QEMU has machine type {machine!r} under {accel}; name a --qemu that does")
+    raise UnknownName(
+        f"no recorded QEMU has machine type {machine!r} under {accel}; name a --qemu that does"
+    )

@@ -1,4 +1,6 @@
-"""libvirt asked: what it offers, its domains, and a running guest's own QEMU. Only here is libvirt imported."""
+"""libvirt asked: what it offers, its domains, and a running guest's own QEMU. Only here is
+libvirt imported.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
-from cpumap.cpu import Accel, CpuModel, Realised
+from cpumap.cpu.expansion import CpuModel, Realised
+from cpumap.cpu.names import Accel
 from cpumap.errors import SourceError
-from cpumap.qmp import Command, CommandFailed
-from cpumap.sources.qemu import AttachedSource
+from cpumap.qemu.qmp import Command, CommandFailed
+from cpumap.sources.attached import AttachedSource
 
 if TYPE_CHECKING:
     import libvirt
@@ -33,10 +36,11 @@ class StoredDomain:
 
 
 class Hypervisor:
-    """A connection to libvirt, read-only until something is asked that libvirt tells no reader. A context manager.
+    """A connection to libvirt, read-only until something is asked that libvirt tells no reader. A
+    context manager.
 
-    With `write`, definitions hold their secrets, so that they can be defined again. Every method raises `SourceError`
-    with libvirt's own message.
+    With `write`, definitions hold their secrets, so that they can be defined again. Every method
+    raises `SourceError` with libvirt's own message.
     """
 
     def __init__(self, uri: str, *, write: bool = False) -> None:
@@ -69,7 +73,9 @@ class Hypervisor:
         from lxml import etree
 
         kind = "kvm" if accel == "kvm" else "qemu"
-        path = etree.fromstring(self.domain_capabilities(arch=arch, machine=machine, kind=kind)).findtext("path")
+        path = etree.fromstring(
+            self.domain_capabilities(arch=arch, machine=machine, kind=kind)
+        ).findtext("path")
         if not path:
             raise SourceError(f"{self.uri}: libvirt names no emulator for {arch} and {kind}")
         return str(path)
@@ -80,12 +86,21 @@ class Hypervisor:
         return not urlsplit(self.uri).netloc
 
     def baseline(
-        self, cpus: Iterable[str], *, arch: str | None = None, kind: str | None = None, expand: bool = False
+        self,
+        cpus: Iterable[str],
+        *,
+        arch: str | None = None,
+        kind: str | None = None,
+        expand: bool = False,
     ) -> str:
-        """The `<cpu>` that all of these can be given on this hypervisor, its features named if `expand`."""
+        """The `<cpu>` that all of these can be given on this hypervisor, its features named if
+        `expand`.
+        """
         flag = self._libvirt.VIR_CONNECT_BASELINE_CPU_EXPAND_FEATURES if expand else 0
         with self._said():
-            return str(self._writable.baselineHypervisorCPU(None, arch, None, kind, list(cpus), flag))
+            return str(
+                self._writable.baselineHypervisorCPU(None, arch, None, kind, list(cpus), flag)
+            )
 
     def version(self) -> str:
         """The version of the QEMU that libvirt uses, `7.2.22`."""
@@ -106,7 +121,9 @@ class Hypervisor:
             return self._stored(self._lookup(name))
 
     def xml(self, name: str, *, live: bool = False) -> bytes:
-        """The domain's definition as of its next start, or (`live`) as it runs; with secrets if it may write."""
+        """The domain's definition as of its next start, or (`live`) as it runs; with secrets if
+        it may write.
+        """
         flags = 0 if live else self._libvirt.VIR_DOMAIN_XML_INACTIVE
         with self._said():
             if self._write:
@@ -119,14 +136,18 @@ class Hypervisor:
             return str(self._writable.defineXML(xml.decode()).name())
 
     def undefine(self, name: str) -> None:
-        """Forgets the definition; what it has beside it (managed save, snapshots) makes libvirt refuse."""
+        """Forgets the definition; what it has beside it (managed save, snapshots) makes libvirt
+        refuse.
+        """
         with self._said():
             self._writable.lookupByName(name).undefine()
 
     def start(self, name: str, *, paused: bool = False) -> None:
         """Starts the domain; paused, its guest has not executed an instruction."""
         with self._said():
-            self._writable.lookupByName(name).createWithFlags(self._libvirt.VIR_DOMAIN_START_PAUSED if paused else 0)
+            self._writable.lookupByName(name).createWithFlags(
+                self._libvirt.VIR_DOMAIN_START_PAUSED if paused else 0
+            )
 
     def destroy(self, name: str) -> None:
         """Ends the running guest at once."""
@@ -210,7 +231,9 @@ class Monitor:
         self.label = f"domain {domain.name()}"
 
     def execute(self, command: str, **arguments: object) -> Any:
-        """What QEMU returns for one command. Errors: `CommandFailed`, and `SourceError` when the guest is gone."""
+        """What QEMU returns for one command. Errors: `CommandFailed`, and `SourceError` when the
+        guest is gone.
+        """
         answer = self._answer(command, arguments)
         if isinstance(answer, CommandFailed):
             raise answer
@@ -239,10 +262,14 @@ class Monitor:
 
 
 class GuestSource(AttachedSource):
-    """A running guest's own QEMU. Whatever CPU it is asked to make, it shows the one that it has."""
+    """A running guest's own QEMU. Whatever CPU it is asked to make, it shows the one that it
+    has.
+    """
 
     def realise(self, machine: str, model: CpuModel, *, unfiltered: bool = True) -> Realised:
-        """The CPU of the running guest, with what was filtered out of it off; nothing is lacking in that one."""
+        """The CPU of the running guest, with what was filtered out of it off; nothing is lacking
+        in that one.
+        """
         self._must_be(machine)
         return Realised(self.running().properties)
 
@@ -253,7 +280,8 @@ def _library() -> Any:
         import libvirt
     except ImportError as err:
         raise SourceError(
-            "libvirt-python is not installed: pip install 'cpumap[libvirt]', or python3-libvirt of the distribution"
+            "libvirt-python is not installed: pip install 'cpumap[libvirt]', or python3-libvirt of "
+            "the distribution"
         ) from err
     libvirt.registerErrorHandler(lambda *_: None, None)
     return libvirt

@@ -7,18 +7,22 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cpumap.cpu import Accel, CpuModel, Definition, Machine, PropertyName, Realised, Value
-from cpumap.data import data_path
+from cpumap.cpu.expansion import CpuModel, Definition, ExpansionType, Machine, Realised
+from cpumap.cpu.names import Accel, PropertyName, Value
 from cpumap.errors import SourceError, UnknownName
-from cpumap.layers import Layer
-from cpumap.sources import ExpansionType
+from cpumap.sources.layers import Layer
+from cpumap.system.data import data_path
 
 SCHEMA = "cpumap.expansions/1"
+
+
 NOT_RECORDED = frozenset({"max", "host"})
 """Models that are whatever the host has (under tcg `max` is only what QEMU has, and recorded)."""
 
+
 AUTO_LEVEL = PropertyName("full-cpuid-auto-level")
 """Whether QEMU raises levels for every feature, or for those of leaf 7 only."""
+
 
 _PARTS = frozenset(
     {
@@ -28,10 +32,13 @@ _PARTS = frozenset(
 )  # fmt: skip
 """What a recording consists of, beside its schema and what was refused."""
 
+
 _OF_FEATURES_ALONE = frozenset({"level-func7"})
 """Levels for which no model sets a floor of its own."""
 
+
 _LEVELS = ("level", "level-func7", "min-level", "min-xlevel", "min-xlevel2", "xlevel", "xlevel2")
+
 
 Facts = Mapping[str, Any]
 
@@ -41,8 +48,12 @@ def with_spellings(facts: dict[str, Any], spellings: Mapping[str, str]) -> dict[
     return {**facts, **{other: facts[name] for other, name in spellings.items() if name in facts}}
 
 
-def derived_definition(model: str, arch: str, full: Facts, lacking: Iterable[str]) -> dict[str, Any]:
-    """What a definition says unless the recording says otherwise; unavailable is what the accelerator lacks."""
+def derived_definition(
+    model: str, arch: str, full: Facts, lacking: Iterable[str]
+) -> dict[str, Any]:
+    """What a definition says unless the recording says otherwise; unavailable is what the
+    accelerator lacks.
+    """
     return {
         "typename": f"{model}-{arch}-cpu",
         "alias_of": None,
@@ -54,7 +65,9 @@ def derived_definition(model: str, arch: str, full: Facts, lacking: Iterable[str
 
 
 class RecordedSource:
-    """A `Source` over one file of `data/expansions/`, or one that `cpumap record` wrote for the user."""
+    """A `Source` over one file of `data/expansions/`, or one that `cpumap record` wrote for the
+    user.
+    """
 
     def __init__(self, path: Path) -> None:
         stored = _read(path)
@@ -65,7 +78,8 @@ class RecordedSource:
         self.label = f"recorded QEMU {self.version}"
         self._lacking: Mapping[str, str] = stored["lacking"]
         self._full, self._realised, self._definition, self._hidden = (
-            Layer(stored[kind], stored["like"]) for kind in ("full", "realised", "definition", "hidden")
+            Layer(stored[kind], stored["like"])
+            for kind in ("full", "realised", "definition", "hidden")
         )
         self._defined: dict[str, tuple[Definition, ...]] = {}
         self._tables: dict[str, str] = {
@@ -81,10 +95,14 @@ class RecordedSource:
     def definitions(self, machine: str) -> tuple[Definition, ...]:
         table = self._table(machine)
         if table not in self._defined:
-            self._defined[table] = tuple(self._define(model, table) for model in self._stored["like"])
+            self._defined[table] = tuple(
+                self._define(model, table) for model in self._stored["like"]
+            )
         return self._defined[table]
 
-    def expand(self, machine: str, model: CpuModel, kind: ExpansionType) -> Mapping[PropertyName, Value]:
+    def expand(
+        self, machine: str, model: CpuModel, kind: ExpansionType
+    ) -> Mapping[PropertyName, Value]:
         full = self._changed(self._known(self._full, model, machine), model, self._table(machine))
         if kind == "full":
             return full
@@ -92,11 +110,17 @@ class RecordedSource:
 
     def realise(self, machine: str, model: CpuModel, *, unfiltered: bool = True) -> Realised:
         if not unfiltered:
-            raise SourceError(f"{self.label} holds no host, so it cannot say what a host leaves of a CPU")
+            raise SourceError(
+                f"{self.label} holds no host, so it cannot say what a host leaves of a CPU"
+            )
         after = self._known(self._realised, model, machine)
         given = {name: value for name, value in after.items() if name not in model.props}
         properties = {**self.expand(machine, model, "full"), **given}
-        filtered = {n: words for n, words in self._lacking.items() if properties.get(PropertyName(n)) is True}
+        filtered = {
+            n: words
+            for n, words in self._lacking.items()
+            if properties.get(PropertyName(n)) is True
+        }
         return Realised(properties, filtered)
 
     def tables(self) -> dict[str, list[str]]:
@@ -107,18 +131,26 @@ class RecordedSource:
         return found
 
     def models_with(self, prop: PropertyName) -> dict[str, frozenset[str]]:
-        """Every model that has the feature → the machine types (one for each that shows the same CPUs) it has it on."""
+        """Every model that has the feature → the machine types (one for each that shows the same
+        CPUs) it has it on.
+        """
         name = self._stored["spellings"].get(prop, prop)
         on = {
-            model: frozenset(table for table in self.tables() if self._full.fact(model, table, name) is True)
+            model: frozenset(
+                table for table in self.tables() if self._full.fact(model, table, name) is True
+            )
             for model in self._stored["like"]
         }
         return {model: tables for model, tables in on.items() if tables}
 
     def knows(self, prop: PropertyName) -> bool:
-        """Whether this QEMU has a feature of this name; those for Windows (`hv-…`) are in no static expansion."""
+        """Whether this QEMU has a feature of this name; those for Windows (`hv-…`) are in no
+        static expansion.
+        """
         if prop.startswith("hv-"):
-            return isinstance(self.expand(next(iter(self._tables)), CpuModel("base"), "full").get(prop), bool)
+            return isinstance(
+                self.expand(next(iter(self._tables)), CpuModel("base"), "full").get(prop), bool
+            )
         return self._stored["spellings"].get(prop, prop) in self._stored["static"]
 
     def dependants(self, prop: PropertyName) -> tuple[PropertyName, ...]:
@@ -140,13 +172,18 @@ class RecordedSource:
         if model.name not in self._stored["like"]:
             raise UnknownName(f"{self.label} has no CPU model {model.name!r}")
         if model.name in NOT_RECORDED and model.name not in self._stored["full"]["models"]:
-            raise UnknownName(f"{model.name!r} is whatever its host has: {self.label} cannot say what that is")
+            raise UnknownName(
+                f"{model.name!r} is whatever its host has: {self.label} cannot say what that is"
+            )
         facts = with_spellings(layer.facts(model.name, table), self._stored["spellings"])
         return {PropertyName(name): value for name, value in facts.items()}
 
     def _define(self, model: str, table: str) -> Definition:
         full = self._full.facts(model, table) if self._lacking else {}
-        facts = {**derived_definition(model, self.arch, full, self._lacking), **self._definition.facts(model, table)}
+        facts = {
+            **derived_definition(model, self.arch, full, self._lacking),
+            **self._definition.facts(model, table),
+        }
         return Definition(name=model, **{**facts, "unavailable": tuple(facts["unavailable"])})
 
     def _refuse(self, model: CpuModel, full: Mapping[PropertyName, Value]) -> None:
@@ -155,14 +192,23 @@ class RecordedSource:
             if name not in full:
                 raise UnknownName(f"{self.label} has no CPU property {name!r}")
             if not isinstance(full[name], str) and _kind(full[name]) != _kind(value):
-                raise UnknownName(f"{self.label}: CPU property {name!r} takes {_kind(full[name])}, not {value!r}")
+                raise UnknownName(
+                    f"{self.label}: CPU property {name!r} takes {_kind(full[name])}, not {value!r}"
+                )
 
-    def _changed(self, full: dict[PropertyName, Value], model: CpuModel, table: str) -> dict[PropertyName, Value]:
-        """What the properties asked for on top of a model do to it, dependants and levels included."""
+    def _changed(
+        self, full: dict[PropertyName, Value], model: CpuModel, table: str
+    ) -> dict[PropertyName, Value]:
+        """What the properties asked for on top of a model do to it, dependants and levels
+        included.
+        """
         if not model.props:
             return full
         self._refuse(model, full)
-        canonical = {PropertyName(self._stored["spellings"].get(n, n)): value for n, value in model.props.items()}
+        canonical = {
+            PropertyName(self._stored["spellings"].get(n, n)): value
+            for n, value in model.props.items()
+        }
         effects = self._stored["effects"]
         hidden = {PropertyName(name): True for name in self._hidden.facts(model.name, table)}
         changed = {**full, **hidden, **canonical}
@@ -179,7 +225,9 @@ class RecordedSource:
 
 
 def _kind(value: Value) -> str:
-    return "on or off" if isinstance(value, bool) else "a number" if isinstance(value, int) else "text"
+    return (
+        "on or off" if isinstance(value, bool) else "a number" if isinstance(value, int) else "text"
+    )
 
 
 def _switches(effect: Facts, given: Iterable[str]) -> dict[PropertyName, Value]:
@@ -194,7 +242,9 @@ def _levels(
 ) -> dict[PropertyName, Value]:
     """The levels as QEMU raises them for features that are on; a level given outright stays."""
     raised = effects["always"] if changed.get(AUTO_LEVEL) is False else effects["on"]
-    features = [effect for name, effect in raised.items() if changed.get(PropertyName(name)) is True]
+    features = [
+        effect for name, effect in raised.items() if changed.get(PropertyName(name)) is True
+    ]
     found: dict[PropertyName, Value] = {}
     for level in map(PropertyName, _LEVELS):
         if level in full and level not in given:
@@ -219,11 +269,16 @@ def _read(path: Path) -> dict[str, Any]:
 
 def recordings() -> list[Path]:
     """The shipped recordings, oldest QEMU first."""
-    return sorted(data_path("expansions").glob("*.json"), key=lambda path: _release(path.name.partition("_")[0]))
+    return sorted(
+        data_path("expansions").glob("*.json"),
+        key=lambda path: _release(path.name.partition("_")[0]),
+    )
 
 
 def find_recording(wanted: str, accel: Accel, arch: str = "x86_64") -> Path:
-    """The recording that a release (`7.2`, `10.0.13`) or a file name means. Errors: `UnknownName`."""
+    """The recording that a release (`7.2`, `10.0.13`) or a file name means. Errors:
+    `UnknownName`.
+    """
     if "/" in wanted or wanted.endswith(".json"):
         return Path(wanted)
     for path in reversed(recordings()):
@@ -231,7 +286,9 @@ def find_recording(wanted: str, accel: Accel, arch: str = "x86_64") -> Path:
         if rest == f"{arch}_{accel}" and (release == wanted or release.startswith(f"{wanted}.")):
             return path
     have = sorted({path.name.partition("_")[0] for path in recordings()}, key=_release)
-    raise UnknownName(f"no recording of QEMU {wanted} for {arch} and {accel}; there are {', '.join(have)}")
+    raise UnknownName(
+        f"no recording of QEMU {wanted} for {arch} and {accel}; there are {', '.join(have)}"
+    )
 
 
 def _release(version: str) -> tuple[int, ...]:

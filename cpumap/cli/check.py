@@ -1,0 +1,175 @@
+"""`check`, `host`: what can be run, and what can be enabled."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+
+from cpumap.cli.columns import columns
+from cpumap.cli.reading import read_file
+from cpumap.cli.sourcing import add_source_options, is_here, open_cpu_map, open_source
+from cpumap.cpu.host import UNKNOWN_MACHINE, ThisMachine
+from cpumap.cpu.request import CpuRequest
+from cpumap.hosts.described import read_described
+from cpumap.hosts.lack import lack_text
+from cpumap.hosts.read import read_host
+from cpumap.hosts.this_machine import this_machine
+from cpumap.libvirt.cpu_map.map import CpuMap
+from cpumap.libvirt.domain import parse_request
+from cpumap.qemu.arguments import cpu_arguments
+from cpumap.runnable.available import Available, Kind, OptionEffect, available, listed
+from cpumap.runnable.available_json import available_json
+from cpumap.runnable.check import Checked, check
+from cpumap.sources.source import Source
+from cpumap.system.json_text import json_text
+
+
+def add_check(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "file", metavar="FILE", help="domain XML, <cpu> element or -cpu string; - is standard input"
+    )
+    parser.add_argument(
+        "--host",
+        metavar="FILE",
+        help="on this host: `cpumap host --format json`, capabilities, domcapabilities, <cpu> or "
+        "<cpudata>",
+    )
+    parser.add_argument(
+        "--format", choices=("text", "json"), default="text", help="(default: text)"
+    )
+    add_source_options(parser)
+
+
+def run_check(arguments: argparse.Namespace) -> int:
+    request = parse_request(read_file(arguments.file), name=arguments.file)
+    cpu_map = open_cpu_map(arguments)
+    host = (
+        read_described(read_file(arguments.host), cpu_map, name=arguments.host)
+        if arguments.host
+        else None
+    )
+    with open_source(arguments, request) as source:
+        here = _here(source, cpu_map)
+        if host is None and request.mode == "host-model":
+            request = _on_own_host(request, source, cpu_map, here, arguments.machine)
+        found = check(request, source, cpu_map, machine=arguments.machine, host=host, here=here)
+    sys.stdout.write(
+        json_text("check", found.to_json()) if arguments.format == "json" else _checked_text(found)
+    )
+    return 0 if found.runnable else 1
+
+
+def _here(source: Source, cpu_map: CpuMap) -> ThisMachine:
+    return this_machine(cpu_map) if is_here(source) else UNKNOWN_MACHINE
+
+
+def _on_own_host(
+    request: CpuRequest, source: Source, cpu_map: CpuMap, here: ThisMachine, machine: str | None
+) -> CpuRequest:
+    """host-model on the host that the source runs on."""
+    found = available(source, cpu_map, here, machine or request.machine, options=False)
+    text = json_text("host", available_json(found, cpu_map, "best", migratable=True))
+    cpu = read_host(text, cpu_map, name=source.label)
+    from cpumap.libvirt.rules.update import update
+
+    return update(replace(cpu, where=source.label), request, cpu_map)
+
+
+def _checked_text(found: Checked) -> str:
+    where = f"{found.context.machine}, QEMU {found.context.qemu}, {found.context.accel}"
+    first = f"{'runnable' if found.runnable else 'not runnable'}: {found.model} on {where}\n"
+    parts = [first]
+    if found.missing:
+        parts += ["missing:\n", columns(["", *lack_text(lack)] for lack in found.missing)]
+    if found.forbidden:
+        parts += [
+            "forbidden, but there:\n",
+            columns(["", *lack_text(lack)] for lack in found.forbidden),
+        ]
+    if found.silent:
+        parts += [
+            "left out by QEMU without a word:\n",
+            columns(["", *lack_text(lack)] for lack in found.silent),
+        ]
+    if found.refused:
+        parts.append(f"refused: {found.refused}\n")
+    if found.unproven:
+        parts.append(f"not proven: {found.unproven}\n")
+    if found.optional:
+        parts.append(f"optional, left out: {', '.join(found.optional)}\n")
+    return "".join(parts)
+
+
+def add_host(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--kind",
+        choices=("all", "match", "best"),
+        default="all",
+        help="all: everything that can be enabled, emulated features too; match: what the host's "
+        "own CPU has of it; "
+        "best: the best predefined model, and what to add to it (default: all)",
+    )
+    parser.add_argument(
+        "--migratable", action="store_true", help="leave out features that block migration"
+    )
+    parser.add_argument(
+        "--format", choices=("text", "json"), default="text", help="(default: text)"
+    )
+    add_source_options(parser)
+
+
+def run_host(arguments: argparse.Namespace) -> int:
+    cpu_map = open_cpu_map(arguments)
+    # Without a domain that says so, kvm is what a host is asked about.
+    with open_source(arguments, CpuRequest(accel=arguments.accel or "kvm")) as source:
+        here = _here(source, cpu_map)
+        found = available(source, cpu_map, here, arguments.machine)
+    if here.cpu is not None and not here.msrs:
+        print(
+            "cpumap: this CPU's MSRs cannot be read: features that they hold count as its own",
+            file=sys.stderr,
+        )
+    for breach in found.breaches:
+        print(f"cpumap: QEMU breaks its promise: {breach}", file=sys.stderr)
+    kind: Kind = arguments.kind
+    if arguments.format == "json":
+        answer = available_json(found, cpu_map, kind, migratable=arguments.migratable)
+        sys.stdout.write(json_text("host", answer))
+    else:
+        sys.stdout.write(_available_text(found, kind, arguments.migratable, cpu_map))
+    return 0
+
+
+def _available_text(found: Available, kind: Kind, migratable: bool, cpu_map: CpuMap) -> str:
+    if kind == "best":
+        plus = frozenset(found.best.props)
+        words = cpu_arguments(found.best.name, "", found.best.props, plus=plus, enforce=True)
+        return " ".join(words) + "\n"
+    names = sorted(listed(found, kind, migratable=migratable))
+    emulated = found.emulated or frozenset()
+    notes = [
+        [
+            cpu_map.feature_of(name),
+            "; ".join(
+                [
+                    *(["emulated"] if name in emulated else []),
+                    *(["blocks migration"] if name in found.blocking else []),
+                ]
+            ),
+        ]
+        for name in names
+    ]
+    for option in found.options:
+        for line in _option_lines(option):
+            print(f"cpumap: {line}", file=sys.stderr)
+    return columns(notes)
+
+
+def _option_lines(effect: OptionEffect) -> list[str]:
+    if effect.refused:
+        return [f"{effect.option}: not possible here: {effect.refused}"]
+    lines = [f"adds {', '.join(sorted(effect.gained))}"] if effect.gained else []
+    lines += [f"takes away {', '.join(sorted(effect.lost))}"] if effect.lost else []
+    lines += [f"{name} becomes {value}" for name, value in effect.values.items()]
+    return [f"{effect.option}: {'; '.join(lines)}"] if lines else []

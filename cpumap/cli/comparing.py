@@ -1,0 +1,296 @@
+"""`compare`, `baseline`, `update`, `decode`: one CPU beside another."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cpumap.arch.x86.cpuid import CpuidData
+from cpumap.arch.x86.cpuid_formats import read_cpuid
+from cpumap.arch.x86.own_cpu import own_data
+from cpumap.cli.columns import columns
+from cpumap.cli.reading import read_file
+from cpumap.cli.sourcing import (
+    add_cpu_map_option,
+    add_source_options,
+    is_here,
+    open_cpu_map,
+    open_source,
+)
+from cpumap.cpu.host import Cpu, HostCpu
+from cpumap.cpu.request import CpuRequest
+from cpumap.errors import InputError
+from cpumap.hosts.described import DescribedHost, described, read_described, request_on
+from cpumap.hosts.read import as_host, read_cpus
+from cpumap.libvirt.cpu_element import cpu_element
+from cpumap.libvirt.cpu_map.map import CpuMap
+from cpumap.libvirt.rules.baseline import baseline
+from cpumap.libvirt.rules.compare import compare
+from cpumap.libvirt.rules.decode import decode
+from cpumap.system.json_text import json_text
+
+OWN = "host"
+"""Instead of a file: the host that the source runs on."""
+
+
+def add_compare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "host",
+        metavar="HOST",
+        help="capabilities, domcapabilities, <cpu>, CPUID data as for `decode`, or `cpumap host "
+        "--format json`; "
+        "with a source, the word `host`: what its QEMU can enable here",
+    )
+    parser.add_argument(
+        "cpu", metavar="CPU", help="domain XML, <cpu> element or -cpu string; - is standard input"
+    )
+    parser.add_argument(
+        "--error", action="store_true", help="say on stderr why they are incompatible"
+    )
+    parser.add_argument(
+        "--format", choices=("text", "json"), default="text", help="(default: text)"
+    )
+    add_source_options(
+        parser,
+        machine="machine type, or `all` for a table of them; with a source only (default: the "
+        "input's own)",
+    )
+
+
+def run_compare(arguments: argparse.Namespace) -> int:
+    cpu_map = open_cpu_map(arguments)
+    if _names_source(arguments):
+        return _compare_on_source(arguments, cpu_map)
+    if arguments.machine:
+        raise InputError(
+            "--machine says which CPU a model is in some QEMU: name one (--recorded, --qemu, …)"
+        )
+    host = read_described(read_file(arguments.host), cpu_map, name=arguments.host).cpu
+    found = compare(host, _one_cpu(arguments.cpu, cpu_map), cpu_map)
+    if arguments.error and found.reason:
+        print(f"cpumap: {found.reason}", file=sys.stderr)
+    _write(arguments, "compare", found.to_json(), f"{found.verdict}\n")
+    return 1 if found.verdict == "incompatible" else 0
+
+
+def _names_source(arguments: argparse.Namespace) -> bool:
+    return any((arguments.qemu, arguments.qmp, arguments.connect, arguments.recorded))
+
+
+def _compare_on_source(arguments: argparse.Namespace, cpu_map: CpuMap) -> int:
+    from cpumap.runnable.compare import compare_all, compare_on, worst
+
+    request = _one_request(arguments.cpu, cpu_map)
+    every = arguments.machine == "all"
+    if every:
+        arguments.machine = None
+    with open_source(arguments, request) as source:
+        host = _host_for(arguments, source, cpu_map)
+        if every:
+            found = compare_all(source, host, request, cpu_map)
+        else:
+            found = (compare_on(source, host, request, cpu_map, arguments.machine),)
+    verdict = worst(compared.verdict for compared in found)
+    if arguments.error and not every and found[0].reason:
+        print(f"cpumap: {found[0].reason}", file=sys.stderr)
+    table = columns([one.machine, one.verdict, one.reason] for one in found) if every else ""
+    answer = {"verdict": verdict, "machines": [one.to_json() for one in found]}
+    _write(arguments, "compare", answer if every else found[0].to_json(), f"{verdict}\n{table}")
+    return 1 if verdict == "incompatible" else 0
+
+
+def _host_for(arguments: argparse.Namespace, source: Any, cpu_map: CpuMap) -> DescribedHost:
+    from cpumap.cpu.host import UNKNOWN_MACHINE
+    from cpumap.hosts.this_machine import this_machine
+    from cpumap.runnable.compare import own_host
+
+    if arguments.host == OWN and not Path(OWN).exists():
+        here = this_machine(cpu_map) if is_here(source) else UNKNOWN_MACHINE
+        return own_host(source, cpu_map, here, arguments.machine)
+    return read_described(read_file(arguments.host), cpu_map, name=arguments.host)
+
+
+def _one_cpu(file: str, cpu_map: CpuMap) -> Cpu:
+    cpus = read_cpus(read_file(file), cpu_map, name=file)
+    if len(cpus) != 1:
+        raise InputError(f"one CPU is needed, and this describes {len(cpus)}", file)
+    return cpus[0]
+
+
+def _one_request(file: str, cpu_map: CpuMap) -> CpuRequest:
+    """The CPU as a guest's; a host's is one that has all its features."""
+    cpu = _one_cpu(file, cpu_map)
+    if isinstance(cpu, CpuRequest):
+        return cpu
+    return CpuRequest(
+        arch=cpu.arch,
+        mode="custom",
+        model=cpu.model or "base",
+        features=cpu.features,
+        where=cpu.where,
+    )
+
+
+def _write(arguments: argparse.Namespace, schema: str, answer: dict[str, Any], text: str) -> None:
+    sys.stdout.write(json_text(schema, answer) if arguments.format == "json" else text)
+
+
+def add_baseline(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "files",
+        metavar="FILE",
+        nargs="+",
+        help="capabilities, domcapabilities, <cpu>, domain XML, <cpudata> or `cpumap host --format "
+        "json`, "
+        "also several in one file; - is standard input",
+    )
+    parser.add_argument("--features", action="store_true", help="name every feature of the model")
+    parser.add_argument(
+        "--migratable", action="store_true", help="leave out features that block migration"
+    )
+    parser.add_argument("--models", metavar="A,B", type=_names, help="use one of these models only")
+    parser.add_argument("--format", choices=("xml", "json"), default="xml", help="(default: xml)")
+    add_source_options(parser)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name for name in (part.strip() for part in text.split(",")) if name)
+
+
+def run_baseline(arguments: argparse.Namespace) -> int:
+    cpu_map = open_cpu_map(arguments)
+    cpus = [
+        cpu for name in arguments.files for cpu in read_cpus(read_file(name), cpu_map, name=name)
+    ]
+    models = _known_models(arguments.models, cpu_map) or _usable_on_all(cpus)
+    cpu = baseline(
+        cpus, cpu_map, features=arguments.features, migratable=arguments.migratable, models=models
+    )
+    if _names_source(arguments):
+        cpu = _run_everywhere(arguments, cpus, cpu, cpu_map)
+    _write_cpu(arguments.format, "baseline", cpu)
+    return 0
+
+
+def _known_models(names: Sequence[str] | None, cpu_map: CpuMap) -> tuple[str, ...] | None:
+    return None if names is None else tuple(cpu_map.model(name, "--models").name for name in names)
+
+
+def _usable_on_all(cpus: Sequence[Cpu]) -> tuple[str, ...] | None:
+    """The models usable on every host that says which are; None when none is left or none says."""
+    said = [
+        frozenset(cpu.usable) for cpu in cpus if isinstance(cpu, HostCpu) and cpu.usable is not None
+    ]
+    return tuple(sorted(frozenset.intersection(*said))) or None if said else None
+
+
+def _run_everywhere(
+    arguments: argparse.Namespace, cpus: Sequence[Cpu], cpu: CpuRequest, cpu_map: CpuMap
+) -> CpuRequest:
+    from cpumap.runnable.compare import runnable_on_all
+
+    given = [one if isinstance(one, HostCpu) else as_host(one) for one in cpus]
+    hosts = [described(one, cpu_map, one.where) for one in given]
+    with open_source(arguments, cpu) as source:
+        cpu, disabled = runnable_on_all(source, hosts, cpu, cpu_map, arguments.machine)
+    if disabled:
+        print(
+            f"cpumap: disabled, since not every host's QEMU can give them: {', '.join(disabled)}",
+            file=sys.stderr,
+        )
+    return cpu
+
+
+def add_update(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("host", metavar="HOST", help="the host's CPU, as for `compare`")
+    parser.add_argument(
+        "cpu", metavar="CPU", help="domain XML, <cpu> element or -cpu string; - is standard input"
+    )
+    parser.add_argument("--format", choices=("xml", "json"), default="xml", help="(default: xml)")
+    add_cpu_map_option(parser)
+
+
+def run_update(arguments: argparse.Namespace) -> int:
+    cpu_map = open_cpu_map(arguments)
+    host = read_described(read_file(arguments.host), cpu_map, name=arguments.host)
+    content = read_file(arguments.cpu)
+    (cpu,) = read_cpus(content, cpu_map, name=arguments.cpu)[:1]
+    if isinstance(cpu, HostCpu):
+        raise InputError("a host's CPU has nothing to be resolved", arguments.cpu)
+    _write_cpu(
+        arguments.format, "update", request_on(host, cpu, cpu_map), _kept(content, arguments.cpu)
+    )
+    return 0
+
+
+def _kept(content: bytes, name: str) -> list[str]:
+    """The children of `<cpu>` that do not say which CPU it is."""
+    from cpumap.errors import DomainError
+    from cpumap.libvirt.domain import cpu_children, looks_like_xml
+    from cpumap.system.xml_document import Document
+
+    if not looks_like_xml(content):
+        return []
+    return cpu_children(
+        Document.parse(content, name, DomainError), ("topology", "numa", "cache", "maxphysaddr")
+    )
+
+
+def add_decode(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "file",
+        metavar="FILE",
+        help="<cpudata>, the output of `cpuid -r`, what the probe guest wrote (see `expand --type "
+        "guest`), "
+        "or /dev/cpu/0/cpuid; - is standard input",
+    )
+    parser.add_argument(
+        "--as",
+        dest="side",
+        choices=("host", "guest"),
+        default="host",
+        help="the view of capabilities, or a CPU to give a guest (default: host)",
+    )
+    parser.add_argument("--models", metavar="A,B", type=_names, help="use one of these models only")
+    parser.add_argument("--format", choices=("xml", "json"), default="xml", help="(default: xml)")
+    add_cpu_map_option(parser)
+
+
+def run_decode(arguments: argparse.Namespace) -> int:
+    cpu_map = open_cpu_map(arguments)
+    models = _known_models(arguments.models, cpu_map)
+    _write_cpu(
+        arguments.format, "decode", decode(_cpuid(arguments.file), cpu_map, arguments.side, models)
+    )
+    return 0
+
+
+def _cpuid(file: str) -> CpuidData:
+    if file != "-" and Path(file).is_char_device():
+        data, unread = own_data(Path(file))
+        if unread:
+            print(
+                f"cpumap: {unread}: features that MSRs hold are unknown, and left out",
+                file=sys.stderr,
+            )
+        return data
+    return read_cpuid(read_file(file), name=file)
+
+
+def _write_cpu(wanted: str, schema: str, cpu: Cpu, kept: Sequence[str] = ()) -> None:
+    if wanted == "xml":
+        sys.stdout.write(cpu_element(cpu, kept))
+        return
+    features = {feature.name: feature.policy for feature in cpu.features}
+    answer: dict[str, Any] = {
+        "arch": cpu.arch,
+        "model": cpu.model,
+        "vendor": cpu.vendor,
+        "features": features,
+    }
+    if isinstance(cpu, CpuRequest):
+        answer = {"mode": cpu.mode, "match": cpu.match, "fallback": cpu.fallback, **answer}
+    sys.stdout.write(json_text(schema, answer))

@@ -1,0 +1,320 @@
+"""`convert`: stored configs, rewritten."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cpumap.cli.fleet_output import Display
+from cpumap.cli.reading import read_file
+from cpumap.cli.sourcing import add_source_options, open_cpu_map
+from cpumap.cli.targeting import add_target_options, wanted_target
+from cpumap.errors import InputError, SourceError
+from cpumap.fleet.convert import Answers
+from cpumap.fleet.inputs import Input, found
+from cpumap.fleet.journal import JOURNAL, Journal
+from cpumap.fleet.run import Converted, convert_all, cores, executor_for
+from cpumap.fleet.write import Destination, Writer, lock_directories
+from cpumap.libvirt.words import libvirt_map
+from cpumap.pin.resolve import Choices
+from cpumap.sources.choose import Wanted
+from cpumap.system.files import write_atomically
+
+if TYPE_CHECKING:
+    from cpumap.fleet.report import ConvertReport
+    from cpumap.hosts.described import DescribedHost
+
+
+LIBVIRT_SOCKETS = ("/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock")
+
+
+LIBVIRT_OWN = "/etc/libvirt/qemu"
+
+
+MACHINE_HELP = (
+    "move to this machine type and keep the CPU that the old one gave: NEW for every domain, "
+    "or OLD=NEW[,OLD=NEW…] for some"
+)
+
+
+def add_convert(parser: argparse.ArgumentParser) -> None:
+    add_paths(parser, nargs="*")
+    where = parser.add_argument_group("where the new documents go").add_mutually_exclusive_group()
+    where.add_argument(
+        "--output-dir", metavar="DIR", type=Path, help="below this directory, the old ones stay"
+    )
+    where.add_argument(
+        "--in-place", action="store_true", help="each replaces the old one, atomically"
+    )
+    parser.add_argument(
+        "--backup-dir", metavar="DIR", type=Path, help="with --in-place: keep the old ones below it"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what would be done and do nothing"
+    )
+    parser.add_argument("--diff", action="store_true", help="print what changes, as a unified diff")
+    parser.add_argument(
+        "--resume", action="store_true", help="finish what an interrupted run left undone"
+    )
+    parser.add_argument(
+        "--pin",
+        choices=("model", "custom"),
+        default="model",
+        help="as for translate (default: model)",
+    )
+    parser.add_argument("--unavailable", choices=("keep", "off"), help="as for translate")
+    parser.add_argument("--host", metavar="FILE", help="the host to run on, as for translate")
+    add_fleet_options(parser)
+    add_target_options(parser, machine=False)
+    add_source_options(parser, machine=MACHINE_HELP)
+    add_libvirt_options(parser)
+
+
+def add_paths(parser: argparse.ArgumentParser, nargs: str = "+", about: str = "") -> None:
+    """PATH…, as every command takes it that reads a fleet."""
+    parser.add_argument(
+        "paths",
+        metavar="PATH",
+        nargs=nargs,
+        help=f"{about}a domain XML, a directory (every *.xml in it, at any depth; autostart and "
+        "networks are left "
+        "alone), a tar archive, or - for a list of these, or an archive, on standard input",
+    )
+
+
+def add_libvirt_options(parser: argparse.ArgumentParser) -> None:
+    """--all, --live, --restore: what `convert` takes beside --connect."""
+    group = parser.add_argument_group(
+        "with --connect: domains that libvirt keeps; PATH is then a domain's name"
+    )
+    group.add_argument("--all", action="store_true", help="every domain")
+    group.add_argument(
+        "--live", action="store_true", help="of a running guest, the CPU that its QEMU gives it now"
+    )
+    group.add_argument(
+        "--restore", metavar="BACKUP", type=Path, help="define again what --backup-dir has kept"
+    )
+
+
+def add_fleet_options(parser: argparse.ArgumentParser) -> None:
+    """--jobs, --scheduler, --format."""
+    parser.add_argument(
+        "--jobs", metavar="N", type=_jobs, default=cores(), help="processes (default: one per core)"
+    )
+    parser.add_argument(
+        "--scheduler", metavar="ADDRESS", help="a Dask cluster to do it on: tcp://HOST:8786"
+    )
+    parser.add_argument(
+        "--format", choices=("text", "json"), default="text", help="(default: text)"
+    )
+    parser.add_argument(
+        "--report", metavar="FILE.html", type=Path, help="write a report as one HTML file"
+    )
+
+
+def _jobs(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+def run_convert(arguments: argparse.Namespace) -> int:
+    if arguments.connect:
+        from cpumap.cli.convert_libvirt import run_convert_libvirt
+
+        return run_convert_libvirt(arguments)
+    if not arguments.paths or arguments.all or arguments.live or arguments.restore:
+        raise InputError(
+            "say what to convert: PATH…; --all, --live and --restore go with --connect"
+        )
+    destination = _destination(arguments)
+    _warn_of_libvirt(arguments)
+    with closing(fleet_answers(arguments, keep=arguments.report is not None)) as answers:
+        answers.target, answers.host = wanted_target(arguments), fleet_host(arguments, answers)
+        display = Display(arguments.format, diff=arguments.diff, paths=arguments.paths)
+        report = _report(answers) if arguments.report else None
+        with display, _writer(arguments, destination) as writer:
+            for group in _groups(arguments, answers, writer):
+                display.show(group)
+                if report is not None:
+                    report.add(group)
+        display.sources = answers.labels
+        display.finish()
+        if report is not None:
+            write_atomically(arguments.report, report.html().encode())
+    return display.exit_code
+
+
+def fleet_answers(arguments: argparse.Namespace, *, keep: bool) -> Answers:
+    """What answers the fleet's questions, as the options say."""
+    if arguments.connect:
+        raise InputError("--connect is not there yet")
+    wanted = Wanted(
+        arguments.qemu,
+        arguments.qmp,
+        arguments.recorded,
+        arguments.accel,
+        cache=not arguments.no_cache,
+    )
+    choices = Choices(
+        pin=getattr(arguments, "pin", "model"), unavailable=getattr(arguments, "unavailable", None)
+    )
+    words = libvirt_map(arguments.cpu_map)
+    return Answers(
+        wanted, open_cpu_map(arguments), words, choices, _moves(arguments.machine), keep=keep
+    )
+
+
+def fleet_host(arguments: argparse.Namespace, answers: Answers) -> DescribedHost | None:
+    """The host that --host describes."""
+    if not arguments.host:
+        return None
+    from cpumap.hosts.described import read_described
+
+    return read_described(read_file(arguments.host), answers.cpu_map, name=arguments.host)
+
+
+def _moves(text: str | None) -> dict[str, str]:
+    """`NEW`, or `OLD=NEW` pairs between commas."""
+    moves = {}
+    for pair in text.split(",") if text else ():
+        old, is_pair, new = pair.partition("=")
+        if not (old and (new or not is_pair)):
+            raise InputError(f"--machine takes NEW or OLD=NEW, not {pair!r}")
+        moves[old if is_pair else "*"] = new if is_pair else old
+    return moves
+
+
+def _groups(
+    arguments: argparse.Namespace, answers: Answers, writer: Writer | None
+) -> Iterator[list[Converted]]:
+    """The fleet with its outcomes, written where they belong."""
+    inputs: Iterable[Input] = found(arguments.paths, sys.stdin.buffer)
+    with executor_for(inputs, arguments.jobs, arguments.scheduler) as (executor, everything, jobs):
+        before = writer.done_before if writer else lambda _: None
+        for group in convert_all(everything, executor, answers, jobs=jobs, before=before):
+            yield group if writer is None else written(writer, group)
+
+
+def written(writer: Writer, group: list[Converted]) -> list[Converted]:
+    """The group with its new documents on disk, or the reasons why not."""
+    outcomes = writer.write([(item.source, item.outcome, item.stamp, item.old) for item in group])
+    return [
+        Converted(item.source, outcome, item.old, item.stamp, item.outcome.content)
+        for item, outcome in zip(group, outcomes, strict=True)
+    ]
+
+
+def _destination(arguments: argparse.Namespace) -> Destination | None:
+    """Where to write; None for a dry run. Errors: `InputError` for options that do not go
+    together.
+    """
+    output, backup = arguments.output_dir, arguments.backup_dir
+    if backup is not None and not arguments.in_place:
+        raise InputError("--backup-dir goes with --in-place")
+    for directory in filter(None, (output, backup)):
+        for path in arguments.paths:
+            if Path(path).is_dir() and directory.resolve().is_relative_to(Path(path).resolve()):
+                raise InputError(f"{directory} is inside {path}, which is converted")
+    if arguments.dry_run or (arguments.diff and output is None and not arguments.in_place):
+        return None
+    if output is None and not arguments.in_place:
+        raise InputError(
+            "say where the new documents go: --output-dir DIR or --in-place, or --dry-run"
+        )
+    return Destination(output, backup)
+
+
+@contextmanager
+def _writer(
+    arguments: argparse.Namespace, destination: Destination | None
+) -> Iterator[Writer | None]:
+    """What writes new documents, with its directories locked and a journal open; None for a dry
+    run.
+    """
+    if destination is None:
+        yield None
+        return
+    directories = _directories(arguments, destination)
+    for directory in filter(None, (destination.output, destination.backup)):
+        _make(directory)
+    handles = lock_directories(directories)
+    journal = None
+    try:
+        journal = Journal(directories[0] / JOURNAL, _options(arguments), resume=arguments.resume)
+        writer = Writer(destination, journal)
+        yield writer
+        if writer.complete:
+            journal.remove()
+        else:
+            print(
+                "cpumap: not everything could be written; with room for it, --resume goes on",
+                file=sys.stderr,
+            )
+    finally:
+        if journal is not None:
+            journal.close()
+        for handle in handles:
+            os.close(handle)
+
+
+def _make(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise SourceError(f"{directory}: {err.strerror}") from err
+
+
+def _directories(arguments: argparse.Namespace, destination: Destination) -> list[Path]:
+    """Directories in which this run works; the first has its journal."""
+    if destination.output is not None:
+        return [destination.output.resolve()]
+    paths = [Path.cwd() if path == "-" else Path(path).resolve() for path in arguments.paths]
+    first = [destination.backup.resolve()] if destination.backup else []
+    return [*first, *(path if path.is_dir() else path.parent for path in paths)]
+
+
+def _options(arguments: argparse.Namespace) -> dict[str, object]:
+    """What a run that resumes must have been given again."""
+    names = (
+        "paths", "output_dir", "backup_dir", "pin", "unavailable", "host", "target_qemu", "compact", "allow_drift",
+        "machine", "qemu", "recorded", "accel",
+    )  # fmt: skip
+    return {name: _plain(getattr(arguments, name)) for name in names}
+
+
+def _plain(value: object) -> object:
+    return str(value) if isinstance(value, Path) else value
+
+
+def _warn_of_libvirt(arguments: argparse.Namespace) -> None:
+    own = [path for path in arguments.paths if os.path.realpath(path).startswith(LIBVIRT_OWN)]
+    if own and any(_answers(path) for path in LIBVIRT_SOCKETS):
+        print(
+            f"cpumap: {own[0]} belongs to the libvirtd that runs here: it does not read what is "
+            "changed there, and "
+            "may overwrite it. --connect qemu:///system converts its domains through it",
+            file=sys.stderr,
+        )
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+    return True
+
+
+def _report(answers: Answers) -> ConvertReport:
+    from cpumap.fleet.report import ConvertReport
+
+    return ConvertReport(answers)

@@ -1,0 +1,199 @@
+"""`expand`, `dump`, `models`, `machines`: what a QEMU says of its CPUs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict, replace
+from typing import Any
+
+from cpumap.arch.x86.cpuid import CpuidData
+from cpumap.arch.x86.cpuid_formats import cpudata_text
+from cpumap.cli.columns import columns
+from cpumap.cli.sourcing import add_source_options, open_cpu_map, open_source, start_qemu
+from cpumap.cpu.expansion import CpuModel, Definition, Expansion, Machine
+from cpumap.cpu.request import CpuRequest
+from cpumap.pin.expand import expand
+from cpumap.pin.resolve import Choices, resolve
+from cpumap.pin.translate import expansion_of
+from cpumap.pin.write import readconfig
+from cpumap.qemu.cpu_option import parse_cpu_option
+from cpumap.sources.machines import find_machine
+from cpumap.system.json_text import json_text
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL[,prop=value…]", help="as after QEMU's -cpu")
+    add_source_options(parser)
+
+
+def _add_format(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--format", choices=("text", "json"), default="text", help="(default: text)"
+    )
+
+
+def _request(arguments: argparse.Namespace) -> CpuRequest:
+    """The model named on the command line; tcg unless --accel says otherwise, since no domain
+    says kvm.
+    """
+    return replace(parse_cpu_option(arguments.model, name="MODEL"), accel=arguments.accel or "tcg")
+
+
+def add_expand(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--type",
+        choices=("static", "full", "guest"),
+        default="full",
+        help="static: on the model `base`, the same everywhere; full: every property; guest: the "
+        "CPUID and MSRs that "
+        "a guest reads, as <cpudata>, which `decode` takes (starts --qemu PATH; tcg unfiltered) "
+        "(default: full)",
+    )
+    _add_model(parser)
+
+
+def run_expand(arguments: argparse.Namespace) -> int:
+    request = _request(arguments)
+    if arguments.type == "guest":
+        sys.stdout.write(cpudata_text(_seen_by_a_guest(arguments, request)))
+        return 0
+    with open_source(arguments, request) as source:
+        expansion = expansion_of(
+            request, source, open_cpu_map(arguments), machine=arguments.machine
+        )
+    static = arguments.type == "static"
+    props = expansion.static if static else expansion.full
+    sys.stdout.write(
+        json_text(
+            "expand",
+            {
+                "context": asdict(expansion.context),
+                "model": {
+                    "name": "base" if static else expansion.model.name,
+                    "props": dict(sorted(props.items())),
+                },
+                "static": static or expansion.definition.static,
+                "migration-safe": static or expansion.definition.migration_safe,
+            },
+        )
+    )
+    return 0
+
+
+def _seen_by_a_guest(arguments: argparse.Namespace, request: CpuRequest) -> CpuidData:
+    from cpumap.proof.verify import look
+
+    with start_qemu(arguments, request) as source:
+        expansion = expand(request, source, open_cpu_map(arguments), machine=arguments.machine)
+        return look(source, expansion.context.machine, _as_named(expansion)).data()
+
+
+def _as_named(expansion: Expansion) -> CpuModel:
+    """Under the name asked for: old machine types change Haswell, and not the Haswell-v1 that it
+    stands for.
+    """
+    return replace(expansion.model, name=expansion.definition.name)
+
+
+def add_dump(parser: argparse.ArgumentParser) -> None:
+    _add_model(parser)
+
+
+def run_dump(arguments: argparse.Namespace) -> int:
+    request = _request(arguments)
+    with open_source(arguments, request) as source:
+        expansion = expansion_of(
+            request, source, open_cpu_map(arguments), machine=arguments.machine
+        )
+    cpu = resolve(request, expansion, Choices(pin="custom"))
+    for note in cpu.notes:
+        print(f"cpumap: {note}", file=sys.stderr)
+    sys.stdout.write(readconfig(cpu))
+    return 0
+
+
+def add_models(parser: argparse.ArgumentParser) -> None:
+    _add_format(parser)
+    add_source_options(parser)
+
+
+def run_models(arguments: argparse.Namespace) -> int:
+    with open_source(arguments) as source:
+        machine = find_machine(source, arguments.machine)
+        definitions = source.definitions(machine.name)
+    if arguments.format == "json":
+        answer = {
+            "machine": machine.name,
+            "models": [_definition_json(definition) for definition in definitions],
+        }
+        sys.stdout.write(json_text("models", answer))
+    else:
+        sys.stdout.write(columns(_definition_row(definition) for definition in definitions))
+    return 0
+
+
+def _definition_json(definition: Definition) -> dict[str, Any]:
+    """In QMP's names (CpuDefinitionInfo)."""
+    return {
+        "name": definition.name,
+        "typename": definition.typename,
+        **({"alias-of": definition.alias_of} if definition.alias_of else {}),
+        "migration-safe": definition.migration_safe,
+        "static": definition.static,
+        "deprecated": definition.deprecated,
+        "unavailable-features": list(definition.unavailable),
+    }
+
+
+def _definition_row(definition: Definition) -> list[str]:
+    said = [f"alias of {definition.alias_of}"] if definition.alias_of else []
+    said += ["deprecated"] if definition.deprecated else []
+    said += (
+        [f"not runnable here without {', '.join(definition.unavailable)}"]
+        if definition.unavailable
+        else []
+    )
+    return [definition.name, "; ".join(said)]
+
+
+def add_machines(parser: argparse.ArgumentParser) -> None:
+    _add_format(parser)
+    add_source_options(parser)
+
+
+def run_machines(arguments: argparse.Namespace) -> int:
+    with open_source(arguments) as source:
+        machines = source.machines()
+    if arguments.machine:
+        machines = (find_machine(source, arguments.machine),)
+    if arguments.format == "json":
+        sys.stdout.write(
+            json_text("machines", {"machines": [_machine_json(machine) for machine in machines]})
+        )
+    else:
+        sys.stdout.write(columns(_machine_row(machine) for machine in machines))
+    return 0
+
+
+def _machine_json(machine: Machine) -> dict[str, Any]:
+    """In QMP's names (MachineInfo)."""
+    return {
+        "name": machine.name,
+        **({"alias": machine.alias} if machine.alias else {}),
+        **({"default-cpu-type": machine.default_cpu} if machine.default_cpu else {}),
+        "is-default": machine.is_default,
+        "deprecated": machine.deprecated,
+        "cpu-max": machine.cpu_max,
+    }
+
+
+def _machine_row(machine: Machine) -> list[str]:
+    said = [f"alias {machine.alias}"] if machine.alias else []
+    said += ["default"] if machine.is_default else []
+    said += ["deprecated"] if machine.deprecated else []
+    return [
+        machine.name,
+        (machine.default_cpu or "").removesuffix("-cpu").removesuffix("-x86_64"),
+        "; ".join(said),
+    ]

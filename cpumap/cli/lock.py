@@ -1,0 +1,283 @@
+"""`lock` and `audit`: a fleet's CPUs written down, and what has drifted since."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cpumap.cli.columns import bit_lines
+from cpumap.cli.fleet import add_fleet_options, add_paths, fleet_answers, fleet_host
+from cpumap.cli.fleet_output import Display
+from cpumap.cli.reading import read_file
+from cpumap.cli.sourcing import add_source_options
+from cpumap.errors import InputError
+from cpumap.fleet.audit import Audited, audit, cases
+from cpumap.fleet.convert import Answers
+from cpumap.fleet.inputs import found
+from cpumap.fleet.lock import Lock, Locking, blocked_by, feature_names, lock_text, read_lock
+from cpumap.fleet.run import convert_all, executor_for
+from cpumap.hosts.described import read_described
+from cpumap.libvirt.cpu_map.load import load_cpu_map
+from cpumap.move.predict import NOTHING
+from cpumap.move.target import drift_lines
+from cpumap.qemu.arguments import property_text
+from cpumap.system.files import write_atomically
+from cpumap.system.json_text import json_text
+
+GUESTS_NAMED = 3
+"""Guests that share a drift and are named in text; JSON names all."""
+
+
+def add_lock(parser: argparse.ArgumentParser) -> None:
+    add_paths(parser)
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        type=Path,
+        help="where to write (default: standard output)",
+    )
+    parser.add_argument("--unavailable", choices=("keep", "off"), help="as for translate")
+    parser.add_argument(
+        "--host", metavar="FILE", help="the host that the guests run on, as for translate"
+    )
+    parser.add_argument(
+        "--guest", action="store_true", help="also what a guest reads of each CPU, started here"
+    )
+    add_fleet_options(parser)
+    add_source_options(parser)
+
+
+def run_lock(arguments: argparse.Namespace) -> int:
+    moved, arguments.machine = arguments.machine, None
+    with closing(fleet_answers(arguments, keep=True)) as answers:
+        answers.host = fleet_host(arguments, answers)
+        locking, code = _locking(arguments, answers)
+        text = lock_text(locking.lock(guests=arguments.guest))
+    if arguments.output:
+        write_atomically(arguments.output, text.encode())
+    else:
+        sys.stdout.write(text)
+    arguments.machine = moved
+    return code
+
+
+def _locking(arguments: argparse.Namespace, answers: Answers) -> tuple[Locking, int]:
+    """The fleet of the paths, and the exit code of reading it."""
+    locking = Locking(answers)
+    display = Display("text", quiet=True)
+    inputs = found(arguments.paths, sys.stdin.buffer)
+    with (
+        display,
+        executor_for(inputs, arguments.jobs, arguments.scheduler) as (executor, everything, jobs),
+    ):
+        for group in convert_all(everything, executor, answers, jobs=jobs):
+            locking.add(group)
+            display.show(group)
+    display.sources = answers.labels
+    display.finish()
+    return locking, display.exit_code
+
+
+def add_audit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("lock", metavar="LOCK", type=Path, help="a file of `cpumap lock`")
+    add_paths(
+        parser,
+        nargs="*",
+        about="the fleet, to read its definitions again, named as when it was locked: ",
+    )
+    parser.add_argument(
+        "--host",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="also: which guests could run on this host, as `host --format json`, virsh "
+        "capabilities or "
+        "domcapabilities describe it; may be given again",
+    )
+    parser.add_argument("--unavailable", choices=("keep", "off"), help="as for translate")
+    parser.add_argument(
+        "--guest", action="store_true", help="have a guest read each CPU, as at `lock --guest`"
+    )
+    add_fleet_options(parser)
+    add_source_options(
+        parser, machine="what if the guests had this machine type (default: their own)"
+    )
+
+
+def run_audit(arguments: argparse.Namespace) -> int:
+    lock = read_lock(arguments.lock)
+    if arguments.guest and not any(cpu.guest for cpu in lock.cpus.values()):
+        raise InputError(
+            "no guest was asked when this was locked: `lock --guest` does", str(arguments.lock)
+        )
+    machine, arguments.machine = arguments.machine, None
+    with closing(fleet_answers(arguments, keep=bool(arguments.paths))) as answers:
+        present, refused = _present(arguments, answers)
+        audited = [
+            audit(case, lock.cpus[case.key], answers, machine=machine, guests=arguments.guest)
+            for case in cases(lock, present, refused)
+        ]
+        found = _Found(lock, present, audited, _matrix(arguments, lock), answers.labels)
+    _write(arguments, found)
+    if arguments.report:
+        from cpumap.fleet.report import audit_report
+
+        html = audit_report(lock, audited, found.blocked, found.sources, answers)
+        write_atomically(arguments.report, html.encode())
+    blocked = any(missing for entries in found.blocked.values() for missing in entries.values())
+    return 0 if all(entry.holds for entry in audited) and not blocked else 1
+
+
+def _present(arguments: argparse.Namespace, answers: Answers) -> tuple[Lock | None, dict[str, str]]:
+    """The fleet as it is now, where its paths were given, and the guests that cannot be read,
+    with the reason.
+    """
+    if not arguments.paths:
+        return None, {}
+    locking, _ = _locking(arguments, answers)
+    return locking.lock(), locking.missing
+
+
+@dataclass(frozen=True)
+class _Found:
+    """All that an audit says."""
+
+    lock: Lock
+    present: Lock | None
+    audited: list[Audited]
+    blocked: dict[str, dict[str, tuple[str, ...]]]
+    """Host → CPU entry → the features that keep it from running there."""
+    sources: list[str]
+
+    @property
+    def gone(self) -> list[str]:
+        """Guests that were locked and are not there."""
+        failed = {
+            guest for entry in self.audited if entry.case.refused for guest in entry.case.guests
+        }
+        return (
+            []
+            if self.present is None
+            else sorted(self.lock.guests.keys() - self.present.guests.keys() - failed)
+        )
+
+    @property
+    def new(self) -> list[str]:
+        """Guests that are there and were not locked."""
+        return (
+            []
+            if self.present is None
+            else sorted(self.present.guests.keys() - self.lock.guests.keys())
+        )
+
+    def guests(self, key: str) -> list[str]:
+        """The guests with this CPU entry."""
+        return [guest for guest, entry in self.lock.guests.items() if entry == key]
+
+
+def _matrix(arguments: argparse.Namespace, lock: Lock) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Host → CPU entry → the features that keep it from running there."""
+    if not arguments.host:
+        return {}
+    cpu_map = load_cpu_map(arguments.cpu_map)
+    features = feature_names(cpu_map)
+    hosts = {name: read_described(read_file(name), cpu_map, name=name) for name in arguments.host}
+    return {
+        name: {key: blocked_by(cpu, host, features) for key, cpu in lock.cpus.items()}
+        for name, host in hosts.items()
+    }
+
+
+def _write(arguments: argparse.Namespace, found: _Found) -> None:
+    if arguments.format == "json":
+        sys.stdout.write(json_text("audit", _json(found)))
+        return
+    for entry in found.audited:
+        for line in _lines(entry, found.lock):
+            print(line)
+    for title, guests in (("not there any more", found.gone), ("not in the lock", found.new)):
+        if guests:
+            print(f"{_named(guests)}: {title}")
+    for host, entries in found.blocked.items():
+        for key, missing in entries.items():
+            verdict = (
+                f"not on {host} without {', '.join(missing)}" if missing else f"runs on {host}"
+            )
+            print(f"{_named(found.guests(key))}: {verdict}")
+    drifted = sum(len(entry.case.guests) for entry in found.audited if not entry.holds)
+    sources = ", ".join(found.sources)
+    print(
+        f"cpumap: {drifted} of {len(found.lock.guests)} guests drift; answers from {sources}",
+        file=sys.stderr,
+    )
+
+
+def _json(found: _Found) -> dict[str, Any]:
+    hosts = {
+        host: {guest: entries[key] for key in entries for guest in found.guests(key)}
+        for host, entries in found.blocked.items()
+    }
+    cpus = [_entry_json(entry) for entry in found.audited]
+    return {
+        "sources": found.sources,
+        "cpus": cpus,
+        "gone": found.gone,
+        "new": found.new,
+        "hosts": hosts,
+    }
+
+
+def _entry_json(entry: Audited) -> dict[str, Any]:
+    facts = asdict(replace(entry, prediction=NOTHING))
+    case = {
+        "key": entry.case.key,
+        "guests": entry.case.guests,
+        "edited": entry.case.edited is not None,
+    }
+    predicted = [asdict(bit) for bit in entry.prediction.differences]
+    about = {"holds": entry.holds, "predicted": predicted, "unknown": entry.prediction.unknown}
+    return {
+        **case,
+        **{name: facts[name] for name in ("context", "drifts", "refused", "seen")},
+        **about,
+    }
+
+
+def _lines(entry: Audited, lock: Lock) -> Iterator[str]:
+    cpu = lock.cpus[entry.case.key]
+    head = f"{_named(entry.case.guests)}: {cpu.request.model or cpu.model} on {cpu.context.machine}"
+    if entry.refused:
+        yield f"{head}: {entry.refused}"
+        return
+    yield f"{head}: {_verdict(entry)}"
+    for drift in entry.drifts:
+        before, after = ("-" if v is None else property_text(v) for v in (drift.locked, drift.now))
+        yield f"  {drift.name}: {before} → {after}{f'  ({drift.place})' if drift.place else ''}: {drift.cause}"
+    if entry.seen is None:
+        yield from (f"  {line}" for line in drift_lines(entry.prediction))
+    yield from (f"  {line}" for line in bit_lines(entry.seen or ()))
+
+
+def _verdict(entry: Audited) -> str:
+    if entry.seen is not None:
+        return (
+            f"a guest reads {len(entry.seen)} registers otherwise"
+            if entry.seen
+            else "holds, seen by a guest"
+        )
+    if entry.holds:
+        return "holds"
+    if entry.drifts:
+        return f"drifts in {len(entry.drifts)} properties"
+    return "drifts" if entry.prediction.differences else "not known to hold"
+
+
+def _named(guests: Sequence[str]) -> str:
+    more = f" and {len(guests) - GUESTS_NAMED} more" if len(guests) > GUESTS_NAMED else ""
+    return ", ".join(guests[:GUESTS_NAMED]) + more

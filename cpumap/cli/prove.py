@@ -1,0 +1,242 @@
+"""`verify`, `diff`: whether a guest's CPU stays the same, and what differs because of what."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from pathlib import Path
+
+from cpumap.cli.columns import bit_lines, columns
+from cpumap.cli.reading import read_file
+from cpumap.cli.sourcing import add_source_options, open_cpu_map, open_source, start_qemu
+from cpumap.cpu.request import CpuRequest
+from cpumap.errors import UnknownName
+from cpumap.libvirt.cpu_map.map import CpuMap
+from cpumap.libvirt.domain import parse_request
+from cpumap.move.target import opened
+from cpumap.pin.compact import changing_properties
+from cpumap.pin.expand import expand
+from cpumap.pin.resolve import Choices, resolve
+from cpumap.proof.diff import CpuDifference, diff
+from cpumap.proof.difference import PropertyDifference
+from cpumap.proof.verify import Judgement, Place, Report, verify
+from cpumap.qemu.cpu_option import parse_cpu_option
+from cpumap.sources.live import QemuSource
+from cpumap.sources.machines import find_machine
+from cpumap.sources.source import Source
+from cpumap.system.files import write_atomically
+from cpumap.system.json_text import json_text
+
+
+def add_verify(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "file", metavar="FILE", help="domain XML, <cpu> element or -cpu string; - is standard input"
+    )
+    where = parser.add_argument_group("where it has to be the same")
+    where.add_argument(
+        "--target-qemu",
+        metavar="PATH",
+        help="in this QEMU (default: the one the answers come from)",
+    )
+    one = where.add_mutually_exclusive_group()
+    one.add_argument(
+        "--target-machine", metavar="TYPE", help="under this machine type (default: the same)"
+    )
+    one.add_argument(
+        "--all-machines", action="store_true", help="under every pc-q35 and pc-i440fx machine type"
+    )
+    parser.add_argument(
+        "--pin", choices=("model", "custom"), default="model", help="as in translate"
+    )
+    parser.add_argument("--unavailable", choices=("keep", "off"), help="as in translate")
+    parser.add_argument(
+        "--compact", action="store_true", help="name only what some machine type changes"
+    )
+    parser.add_argument(
+        "--format", choices=("text", "json"), default="text", help="(default: text)"
+    )
+    add_source_options(parser)
+
+
+def run_verify(arguments: argparse.Namespace) -> int:
+    request = parse_request(read_file(arguments.file), name=arguments.file)
+    cpu_map = open_cpu_map(arguments)
+    with ExitStack() as stack:
+        source = stack.enter_context(start_qemu(arguments, request))
+        target = source
+        if arguments.target_qemu:
+            target = stack.enter_context(QemuSource(arguments.target_qemu, source.accel))
+        expansion = expand(request, source, cpu_map, machine=arguments.machine)
+        cpu = resolve(
+            request, expansion, Choices(pin=arguments.pin, unavailable=arguments.unavailable)
+        )
+        only = changing_properties(cpu, [source, target]) if arguments.compact else None
+        machines = _targets(arguments, target, expansion.context.machine)
+        report = verify(
+            cpu, expansion, source, [(target, name) for name in machines], cpu_map, only=only
+        )
+    sys.stdout.write(
+        json_text("verify", report.as_json())
+        if arguments.format == "json"
+        else _report_text(report)
+    )
+    return 0 if report.holds else 1
+
+
+def _targets(arguments: argparse.Namespace, target: Source, machine: str) -> list[str]:
+    if not arguments.all_machines:
+        return [find_machine(target, arguments.target_machine or machine).name]
+    return [
+        known.name
+        for known in target.machines()
+        if known.name.startswith(("pc-q35-", "pc-i440fx-"))
+    ]
+
+
+def _report_text(report: Report) -> str:
+    lines = [f"source: QEMU {report.qemu}, {report.machine}, {report.accel}"]
+    for place in report.places:
+        lines += _place_lines(place)
+    lines.append("holds" if report.holds else "does not hold")
+    return "\n".join(lines) + "\n"
+
+
+def _place_lines(place: Place) -> Iterator[str]:
+    verdicts = ", ".join(
+        f"{judgement.judge}: {judgement.verdict}" for judgement in place.judgements
+    )
+    yield f"QEMU {place.qemu}, {place.machine}: {verdicts}"
+    yield from (f"  not known beforehand: {reason}" for reason in place.prediction.unknown)
+    for judgement in place.judgements:
+        yield from (f"  {line}" for line in _judgement_lines(judgement))
+
+
+def _judgement_lines(judgement: Judgement) -> Iterator[str]:
+    if judgement.reason:
+        yield f"{judgement.judge}: {judgement.reason.splitlines()[-1]}"
+    yield from _property_lines(judgement.properties)
+    yield from bit_lines(judgement.bits)
+    for missed in judgement.missed:
+        yield f"0x{missed.leaf:x}.{missed.subleaf:x}.{missed.register} was expected to differ: {missed.cause}"
+
+
+def _property_lines(properties: Iterable[PropertyDifference]) -> list[str]:
+    rows = [[prop.name, f"{_value(prop.a)} -> {_value(prop.b)}", prop.cause] for prop in properties]
+    return columns(rows).splitlines()
+
+
+def _value(value: object) -> str:
+    if value is None:
+        return "not there"
+    return (
+        {True: "on", False: "off"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+    )
+
+
+def add_diff(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "a",
+        metavar="A",
+        help="MODEL[,prop=value…] or FILE, with @machine if not the source's default",
+    )
+    parser.add_argument(
+        "b", metavar="B", nargs="?", help="the same; default: A itself, with --target-qemu"
+    )
+    parser.add_argument(
+        "--target-qemu",
+        metavar="PATH|RELEASE",
+        help="the QEMU of B, or a recorded one (default: that of A)",
+    )
+    parser.add_argument(
+        "--all-machines", action="store_true", help="A against itself under every machine type"
+    )
+    parser.add_argument(
+        "--guest", action="store_true", help="also what a guest sees; starts QEMU, tcg unfiltered"
+    )
+    parser.add_argument(
+        "--format", choices=("text", "json"), default="text", help="(default: text)"
+    )
+    parser.add_argument(
+        "--report", metavar="FILE.html", type=Path, help="write a report as one HTML file"
+    )
+    add_source_options(parser)
+
+
+def run_diff(arguments: argparse.Namespace) -> int:
+    cpu_map = open_cpu_map(arguments)
+    request = _named(arguments.a, arguments)
+    with ExitStack() as stack:
+        started = start_qemu if arguments.guest else open_source
+        source: Source = stack.enter_context(started(arguments, request))
+        target = _target(arguments, source, stack)
+        found = list(_differences(arguments, request, source, target, cpu_map))
+    if arguments.report:
+        from cpumap.fleet.report import diff_report
+
+        write_atomically(arguments.report, diff_report(found, cpu_map).encode())
+    if arguments.format == "json":
+        sys.stdout.write(
+            json_text("diff", {"differences": [difference.as_json() for difference in found]})
+        )
+    else:
+        sys.stdout.write("".join(_difference_text(difference) for difference in found))
+    return 0 if all(difference.same for difference in found) else 1
+
+
+def _target(arguments: argparse.Namespace, source: Source, stack: ExitStack) -> Source:
+    if not arguments.target_qemu:
+        return source
+    if arguments.guest:
+        return stack.enter_context(QemuSource(arguments.target_qemu, source.accel))
+    return stack.enter_context(
+        closing(opened(arguments.target_qemu, source.accel, cache=not arguments.no_cache))
+    )
+
+
+def _differences(
+    arguments: argparse.Namespace,
+    request: CpuRequest,
+    source: Source,
+    target: Source,
+    cpu_map: CpuMap,
+) -> Iterator[CpuDifference]:
+    a = expand(request, source, cpu_map, machine=request.machine)
+    if arguments.all_machines:
+        others = [
+            known.name
+            for known in target.machines()
+            if known.name.startswith(("pc-q35-", "pc-i440fx-"))
+        ]
+        requests = [replace(request, machine=name) for name in others]
+    else:
+        requests = [_named(arguments.b or arguments.a, arguments)]
+    for other in requests:
+        try:
+            b = expand(other, target, cpu_map, machine=other.machine)
+        except UnknownName:
+            if not arguments.all_machines:
+                raise
+            continue
+        yield diff(a, source, b, target, cpu_map, guests=arguments.guest)
+
+
+def _named(words: str, arguments: argparse.Namespace) -> CpuRequest:
+    """A model or a file, at a machine type where one is given."""
+    name, at, machine = words.rpartition("@")
+    name = name if at else words
+    if Path(name).is_file() or name == "-":
+        request = parse_request(read_file(name), name=name)
+    else:
+        request = replace(parse_cpu_option(name, name="MODEL"), accel="tcg")
+    chosen = (machine if at else None) or arguments.machine or request.machine
+    return replace(request, machine=chosen, accel=arguments.accel or request.accel)
+
+
+def _difference_text(difference: CpuDifference) -> str:
+    lines = [f"{difference.a}  |  {difference.b}: {'the same' if difference.same else 'differ'}"]
+    lines += [f"  {line}" for line in _property_lines(difference.properties)]
+    lines += [f"  {line}" for line in bit_lines(difference.bits or ())]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,70 @@
+"""`record`: writes down one QEMU's models and machine types."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+from cpumap.cli.progress import progress_bar
+from cpumap.errors import InputError, UnknownName
+from cpumap.sources.live import QemuSource
+from cpumap.sources.record import record, recording_text
+from cpumap.sources.recorded import RecordedSource, find_recording
+from cpumap.sources.source import Source
+from cpumap.system.data import data_path
+from cpumap.system.files import write_atomically
+
+
+def add_record(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--qemu", metavar="PATH", required=True, help="the QEMU binary to record")
+    parser.add_argument(
+        "--accel", choices=("tcg", "kvm"), default="tcg", help="accelerator (default: tcg)"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE|DIR",
+        type=Path,
+        help="where to write (default: VERSION_ARCH_ACCEL.json among cpumap's own recordings)",
+    )
+
+    parser.add_argument(
+        "--reference",
+        metavar="FILE",
+        type=Path,
+        help="with --accel kvm: a recording of the same QEMU under tcg, for what no host changes "
+        "(default: cpumap's "
+        "own, if it has one, else it is asked anew)",
+    )
+
+
+def run_record(arguments: argparse.Namespace) -> int:
+    with ExitStack() as closing, progress_bar() as progress:
+        source = closing.enter_context(QemuSource(arguments.qemu, arguments.accel))
+        stored = record(source, _reference(arguments, source, closing), progress)
+    name = f"{source.version}_{source.arch}_{source.accel}.json"
+    path = arguments.output or data_path("expansions")
+    path = path / name if path.is_dir() or not path.suffix else path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, recording_text(stored).encode())
+    print(
+        f"cpumap: {path}: {len(stored['like'])} models, {len(stored['machines'])} machine types",
+        file=sys.stderr,
+    )
+    return 0
+
+
+def _reference(arguments: argparse.Namespace, source: QemuSource, closing: ExitStack) -> Source:
+    if source.accel == "tcg":
+        return source
+    try:
+        recorded = RecordedSource(arguments.reference or find_recording(source.version, "tcg"))
+    except UnknownName:
+        return closing.enter_context(QemuSource(arguments.qemu, "tcg"))
+    if (recorded.version, recorded.accel) != (source.version, "tcg"):
+        raise InputError(
+            f"{arguments.reference} is not a recording of QEMU {source.version} under tcg"
+        )
+    return recorded

@@ -1,0 +1,174 @@
+"""The options that choose a source, and the source chosen: what every command that needs QEMU
+shares.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from cpumap.cpu.request import CpuRequest
+from cpumap.errors import InputError
+from cpumap.libvirt.cpu_map.load import load_cpu_map
+from cpumap.libvirt.cpu_map.map import CpuMap
+from cpumap.sources.choose import Wanted, choose_source, connected_source
+from cpumap.sources.recorded import RecordedSource
+from cpumap.sources.source import Source
+
+if TYPE_CHECKING:
+    from cpumap.hosts.described import DescribedHost
+    from cpumap.sources.live import QemuSource
+
+
+def add_source_options(
+    parser: argparse.ArgumentParser, *, machine: str = "machine type (default: the input's own)"
+) -> None:
+    """--qemu, --qmp, --connect, --recorded, and --machine (with this help), --accel, --cpu-map."""
+    group = parser.add_argument_group("where the answers come from")
+    one = group.add_mutually_exclusive_group()
+    one.add_argument("--qemu", metavar="PATH", help="start this QEMU binary")
+    one.add_argument(
+        "--qmp", metavar="SOCKET", help="attach to the QEMU that listens there (path or HOST:PORT)"
+    )
+    one.add_argument("--connect", metavar="URI", help="ask libvirt (qemu:///system, …)")
+    one.add_argument(
+        "--recorded",
+        metavar="RELEASE|FILE",
+        help="answers recorded earlier: 7.2, 10.0.13, or a file of `record`",
+    )
+    group.add_argument("--domain", metavar="NAME", help="with --connect: this guest's own QEMU")
+    group.add_argument("--machine", metavar="TYPE", help=machine)
+    group.add_argument(
+        "--accel", choices=("kvm", "tcg"), help="accelerator (default: the input's own)"
+    )
+    group.add_argument(
+        "--no-cache", action="store_true", help="start QEMU even for what the cache answers"
+    )
+    add_cpu_map_option(group)
+
+
+def add_cpu_map_option(parser: argparse._ActionsContainer) -> None:
+    """--cpu-map."""
+    parser.add_argument(
+        "--cpu-map",
+        metavar="DIR",
+        help="a cpu_map directory or cpu_map.xml (default: the one shipped)",
+    )
+
+
+def open_cpu_map(arguments: argparse.Namespace) -> CpuMap:
+    """The CPU map of --cpu-map, or the one shipped."""
+    return load_cpu_map(arguments.cpu_map)
+
+
+@contextmanager
+def open_source(
+    arguments: argparse.Namespace, request: CpuRequest | None = None
+) -> Iterator[Source]:
+    """The source that the options name; without any, the domain's emulator or a recording, said
+    on stderr.
+    """
+    wanted = Wanted(
+        arguments.qemu,
+        arguments.qmp,
+        arguments.recorded,
+        arguments.accel,
+        arguments.machine,
+        cache=not arguments.no_cache,
+    )
+    if arguments.connect:
+        with _connected(arguments, wanted, request or CpuRequest(accel="tcg")) as source:
+            yield source
+        return
+    source = choose_source(wanted, request or CpuRequest(accel="tcg"))
+    if not (arguments.qemu or arguments.qmp or arguments.recorded):
+        print(f"cpumap: answers from {source.label}", file=sys.stderr)
+    if (
+        source.accel == "kvm"
+        and isinstance(source, RecordedSource)
+        and not getattr(arguments, "host", None)
+    ):
+        print("cpumap: no host is known: the vendor is the model's own", file=sys.stderr)
+    try:
+        yield source
+    finally:
+        source.close()
+
+
+def start_qemu(arguments: argparse.Namespace, request: CpuRequest) -> QemuSource:
+    """A QEMU that runs guests, to see a CPU with their eyes. Errors: `InputError` when none is
+    named that is here.
+    """
+    from cpumap.sources.live import QemuSource
+
+    binary = arguments.qemu or request.emulator
+    if (
+        arguments.qmp
+        or arguments.recorded
+        or arguments.connect
+        or not binary
+        or not os.access(binary, os.X_OK)
+    ):
+        raise InputError(
+            f"{arguments.command} starts guests: name a QEMU binary that is here with --qemu PATH"
+        )
+    return QemuSource(binary, arguments.accel or request.accel)
+
+
+@contextmanager
+def _connected(
+    arguments: argparse.Namespace, wanted: Wanted, request: CpuRequest
+) -> Iterator[Source]:
+    """The running guest's own QEMU, or the one that this libvirt would start."""
+    from cpumap.sources.libvirt import Hypervisor
+
+    with Hypervisor(arguments.connect, write=bool(arguments.domain)) as hypervisor:
+        runs = arguments.domain and hypervisor.domain(arguments.domain).active
+        source = (
+            hypervisor.guest(arguments.domain)
+            if runs
+            else connected_source(hypervisor, wanted, request)
+        )
+        print(f"cpumap: answers from {source.label}", file=sys.stderr)
+        try:
+            yield source
+        finally:
+            source.close()
+
+
+def read_domain(arguments: argparse.Namespace) -> tuple[bytes, bytes]:
+    """The definition that libvirt keeps of --domain, and the one by which it runs, or would
+    start.
+    """
+    from cpumap.sources.libvirt import Hypervisor
+
+    with Hypervisor(arguments.connect, write=True) as hypervisor:
+        stored = hypervisor.xml(arguments.domain)
+        runs = hypervisor.domain(arguments.domain).active
+        return stored, hypervisor.xml(arguments.domain, live=True) if runs else stored
+
+
+def host_of_libvirt(
+    arguments: argparse.Namespace, request: CpuRequest, cpu_map: CpuMap
+) -> DescribedHost:
+    """The CPU that host-model means to the libvirt of --connect."""
+    from cpumap.fleet.libvirt import host_of
+    from cpumap.sources.libvirt import Hypervisor
+
+    with Hypervisor(arguments.connect) as hypervisor:
+        return host_of(hypervisor, request, cpu_map)
+
+
+def is_here(source: Source) -> bool:
+    """Whether the source is a QEMU started on this machine, so that this machine's CPU and
+    kernel are its host.
+    """
+    if isinstance(source, RecordedSource):
+        return False
+    from cpumap.sources.attached import AttachedSource
+
+    return not isinstance(source, AttachedSource)

@@ -1,0 +1,163 @@
+"""`translate`: one domain XML becomes one explicit CPU."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from cpumap.cli.reading import read_file
+from cpumap.cli.sourcing import (
+    add_source_options,
+    host_of_libvirt,
+    open_cpu_map,
+    open_source,
+    read_domain,
+)
+from cpumap.cli.targeting import add_target_options, targeted
+from cpumap.cpu.explicit import ExplicitCpu
+from cpumap.cpu.request import CpuRequest
+from cpumap.errors import InputError
+from cpumap.libvirt.cpu_map.map import CpuMap
+from cpumap.libvirt.domain import parse_request
+from cpumap.libvirt.words import libvirt_map
+from cpumap.pin.resolve import Choices, resolve
+from cpumap.pin.translate import Written, expansion_of, request_for, write
+from cpumap.pin.write import beyond_cpu_xml
+from cpumap.qemu.arguments import args_text
+from cpumap.system.json_text import json_text
+
+if TYPE_CHECKING:
+    from cpumap.hosts.described import DescribedHost
+
+
+def add_translate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "file",
+        metavar="FILE",
+        nargs="?",
+        help="domain XML, <cpu> element or -cpu string; - is standard input",
+    )
+    parser.add_argument(
+        "--pin",
+        choices=("model", "custom", "none"),
+        default="model",
+        help="model: the versioned model and everything named; custom: the same on `base`; "
+        "none: what libvirt itself would pass (default: model)",
+    )
+    parser.add_argument(
+        "--format",
+        choices=("args", "xml", "cpu-xml", "readconfig", "json"),
+        default="args",
+        help="QEMU arguments, the domain XML, its <cpu> alone, a -readconfig file, or JSON "
+        "(default: args)",
+    )
+    parser.add_argument(
+        "--style",
+        choices=("plus", "onoff"),
+        default="plus",
+        help="features as +f,-f or as f=on,f=off (default: plus)",
+    )
+    parser.add_argument(
+        "--unavailable",
+        choices=("keep", "off"),
+        help="features of the model that cannot be given here: keep them (and leave enforce out), "
+        "or switch them off "
+        "(default: off under KVM, keep under tcg)",
+    )
+    parser.add_argument(
+        "--host",
+        metavar="FILE",
+        help="the host to run on: `cpumap host --format json`, capabilities, domcapabilities, "
+        "<cpu> or <cpudata>; "
+        "host-model, match='minimum' and optional features mean its CPU, and what it lacks is "
+        "unavailable",
+    )
+    add_target_options(parser)
+    add_source_options(parser)
+
+
+def run_translate(arguments: argparse.Namespace) -> int:
+    name = arguments.file or arguments.domain or "-"
+    document, running = _input(arguments)
+    request = parse_request(running, name=name)
+    cpu_map = open_cpu_map(arguments)
+    host = _host(arguments, request, cpu_map)
+    if arguments.pin == "none":
+        return _as_libvirt_does(arguments, request, cpu_map, host)
+    choices = Choices(pin=arguments.pin, unavailable=arguments.unavailable)
+    with open_source(arguments, request) as source:
+        request = request_for(request, source, cpu_map, machine=arguments.machine, host=host)
+        expansion = expansion_of(request, source, cpu_map, machine=arguments.machine, host=host)
+        cpu = targeted(arguments, resolve(request, expansion, choices), expansion, source, cpu_map)
+    for note in cpu.notes:
+        print(f"cpumap: {note}", file=sys.stderr)
+    words = libvirt_map(arguments.cpu_map)
+    if arguments.format == "cpu-xml":
+        _say_beyond(cpu, words)
+    written = Written(arguments.format, arguments.style)
+    sys.stdout.buffer.write(write(cpu, words, document, written, name=name))
+    return 0
+
+
+def _input(arguments: argparse.Namespace) -> tuple[bytes, bytes]:
+    """The document to rewrite, and the one to read the CPU from: of a running guest, libvirt has
+    both.
+    """
+    if arguments.domain and not arguments.connect:
+        raise InputError("--domain goes with --connect")
+    if arguments.file is None and arguments.domain is None:
+        raise InputError("say which: FILE, or --connect URI --domain NAME")
+    if arguments.file is None:
+        return read_domain(arguments)
+    document = read_file(arguments.file)
+    return document, document
+
+
+def _host(
+    arguments: argparse.Namespace, request: CpuRequest, cpu_map: CpuMap
+) -> DescribedHost | None:
+    """The host that was named, or the one of the libvirt that was, where the request needs one."""
+    if arguments.host:
+        from cpumap.hosts.described import read_described
+
+        return read_described(read_file(arguments.host), cpu_map, name=arguments.host)
+    if arguments.connect and request.mode == "host-model":
+        return host_of_libvirt(arguments, request, cpu_map)
+    return None
+
+
+def _as_libvirt_does(
+    arguments: argparse.Namespace, request: CpuRequest, cpu_map: CpuMap, host: DescribedHost | None
+) -> int:
+    if arguments.format not in ("args", "json"):
+        raise InputError(
+            f"--pin none is what libvirt passes to QEMU: it has no --format {arguments.format}"
+        )
+    from cpumap.pin.as_libvirt import libvirt_cpu_args
+
+    if host is not None:
+        from cpumap.hosts.described import request_on
+
+        request = request_on(host, request, cpu_map)
+    with open_source(arguments, request) as source:
+        words = libvirt_cpu_args(
+            replace(request, machine=arguments.machine or request.machine), cpu_map, source
+        )
+    sys.stdout.write(
+        args_text(words)
+        if arguments.format == "args"
+        else json_text("translate", {"args": list(words)})
+    )
+    return 0
+
+
+def _say_beyond(cpu: ExplicitCpu, cpu_map: CpuMap) -> None:
+    count = len(beyond_cpu_xml(cpu, cpu_map))
+    if count:
+        print(
+            f"cpumap: {count} properties have no words in <cpu>; --format xml keeps them as "
+            "-global",
+            file=sys.stderr,
+        )

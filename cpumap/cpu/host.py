@@ -1,0 +1,70 @@
+"""A CPU that is there: what is known of a host."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from cpumap.cpu.names import Accel, FeatureName, PropertyName
+from cpumap.cpu.request import CpuRequest, FeaturePolicy
+
+
+@dataclass(frozen=True, slots=True)
+class ThisMachine:
+    """What this machine's CPU and kernel have of a CPU map's features; None: nobody here may
+    know.
+    """
+
+    cpu: frozenset[FeatureName] | None
+    kernel: frozenset[FeatureName] | None
+    partial: bool = False
+    """Whether `cpu` is only what Linux shows in /proc/cpuinfo, which leaves features out."""
+    msrs: bool = False
+    """Whether `cpu` has what model-specific registers say as well, which only root may read."""
+
+
+UNKNOWN_MACHINE = ThisMachine(None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class HostCpu:
+    """A CPU that is there: a model, and features on top of it. Without a model, the features are
+    all it has.
+    """
+
+    arch: str = "x86_64"
+    model: str | None = None
+    vendor: str | None = None
+    features: tuple[FeaturePolicy, ...] = ()
+    """`require`: it has the feature; `disable`: it lacks it, although its model has it."""
+    identity: Identity | None = None
+    fallback: Literal["allow", "forbid"] = "allow"
+    usable: tuple[str, ...] | None = None
+    """The models that can be run there, None when nothing is said of them."""
+    properties: frozenset[PropertyName] | None = None
+    """What its QEMU can enable, where a QEMU was asked; None where not."""
+    machine: str | None = None
+    """The machine type under which it was asked."""
+    accel: Accel | None = None
+    """The accelerator with which it was asked."""
+    own: ThisMachine = UNKNOWN_MACHINE
+    """What its CPU and its kernel have by themselves, where that was written down."""
+    options: Mapping[PropertyName, str] = field(default_factory=dict)
+    """Features that its QEMU would give with an option that it was not asked with: feature →
+    option.
+    """
+    where: str = ""
+
+
+Cpu = HostCpu | CpuRequest
+"""A CPU that is there, or one that is asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Family, model and stepping, as CPUID leaf 1 gives them, extended fields included."""
+
+    family: int
+    model: int
+    stepping: int

@@ -1,0 +1,97 @@
+"""What was asked for: a CPU as a domain XML, a `<cpu>` element or a `-cpu` string describes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from cpumap.cpu.names import Accel, FeatureName, Property
+from cpumap.cpu.topology import Topology
+
+
+def machine_topology(request: CpuRequest) -> Topology:
+    """The topology asked for, or libvirt's default: every vCPU a socket of its own."""
+    return request.topology or Topology(sockets=request.vcpus)
+
+
+Mode = Literal["custom", "host-model", "host-passthrough", "maximum"]
+
+
+Match = Literal["minimum", "exact", "strict"]
+
+
+Check = Literal["none", "partial", "full"]
+
+
+Fallback = Literal["allow", "forbid"]
+
+
+Policy = Literal["force", "require", "optional", "disable", "forbid"]
+
+
+@dataclass(frozen=True, slots=True)
+class FeaturePolicy:
+    """One `<feature policy= name=>`."""
+
+    name: FeatureName
+    policy: Policy
+    line: int = 0
+    """Line in the input, 0 when it has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cache:
+    """`<cache level= mode=>`."""
+
+    mode: Literal["emulate", "passthrough", "disable"]
+    level: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MaxPhysAddr:
+    """`<maxphysaddr mode= bits= limit=>`; bits and limit in address bits."""
+
+    mode: Literal["emulate", "passthrough"]
+    bits: int | None = None
+    limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CpuRequest:
+    """What was asked for, read from a domain XML, a `<cpu>` element or a `-cpu` string. Nothing
+    in it is decided.
+    """
+
+    arch: str = "x86_64"
+    accel: Accel = "kvm"
+    machine: str | None = None
+    """The machine type as written, which may be an alias (`q35`); None when the input names
+    none.
+    """
+    emulator: str | None = None
+    mode: Mode | None = None
+    """None: no `<cpu>` (or one without mode and model): the machine type's default CPU."""
+    model: str | None = None
+    match: Match | None = None
+    check: Check | None = None
+    fallback: Fallback = "allow"
+    migratable: bool | None = None
+    deprecated_features: bool | None = None
+    vendor: str | None = None
+    """libvirt's vendor name (`Intel`), from `<vendor>`."""
+    vendor_id: str | None = None
+    """The 12 characters of `<model vendor_id=>`."""
+    features: tuple[FeaturePolicy, ...] = ()
+    cache: Cache | None = None
+    maxphysaddr: MaxPhysAddr | None = None
+    topology: Topology | None = None
+    vcpus: int = 1
+    """The maximum number of vCPUs (`<vcpu>`)."""
+    settings: tuple[Property, ...] = ()
+    """What the rest of the domain (hyperv, kvm, pmu, timers, …) or a `-cpu` string sets, in
+    QEMU's names, in order.
+    """
+    where: str = ""
+    """`file:line` of the CPU definition, for messages."""
+    by_libvirt: bool = False
+    """Whether it is a `<cpu>`, to which libvirt adds its own when it starts the domain."""

@@ -1,0 +1,25 @@
+"""How vCPUs are laid out in sockets, dies, clusters, cores and threads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """`<topology>`; counts."""
+
+    sockets: int = 1
+    dies: int = 1
+    cores: int = 1
+    threads: int = 1
+    clusters: int = 1
+
+    @property
+    def kind(self) -> Topology:
+        """The smallest topology that makes the same of one vCPU's CPU: more of the same do not
+        change it.
+        """
+        several_dies = self.dies * self.clusters > 1
+        several_threads = several_dies or self.cores * self.threads > 1
+        return Topology(dies=2 if several_dies else 1, cores=2 if several_threads else 1)

@@ -1,0 +1,305 @@
+"""What has drifted since a fleet was locked: which guest would see which bit change, because of
+what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from cpumap.cpu.expansion import Context, CpuModel
+from cpumap.cpu.explicit import ExplicitCpu
+from cpumap.cpu.names import PropertyName, Value
+from cpumap.cpu.request import CpuRequest
+from cpumap.errors import CpumapError
+from cpumap.fleet.convert import Answers, question_key
+from cpumap.fleet.lock import Lock, LockedCpu, guest_of
+from cpumap.libvirt.cpu_map.places import feature_place
+from cpumap.move.adapt import Adapted, Unnamed, machine_of_release
+from cpumap.move.hold import foreseen
+from cpumap.move.predict import NOTHING, Prediction
+from cpumap.pin.expand import expand
+from cpumap.pin.resolve import resolve
+from cpumap.pin.write import lasting
+from cpumap.proof.difference import GuestDifference, caused_differences
+from cpumap.sources.recorded import RecordedSource, find_recording
+from cpumap.sources.source import Source
+
+EDITED = "definition: edited since it was locked"
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """A property that is another one now (None: it is not there)."""
+
+    name: PropertyName
+    locked: Value | None
+    now: Value | None
+    cause: str
+    place: str
+    """The CPUID bits that it is, in QEMU's words; empty where it is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Guests with one locked CPU, and what they ask for now where that is something else."""
+
+    key: str
+    """The CPU's entry in the lock."""
+    guests: tuple[str, ...]
+    edited: CpuRequest | None = None
+    refused: str = ""
+    """Why their definitions ask for no CPU any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """What became of the CPU of some guests."""
+
+    case: Case
+    context: Context | None
+    drifts: tuple[Drift, ...] = ()
+    refused: str = ""
+    """Why there is no such CPU any more."""
+    prediction: Prediction = NOTHING
+    """What another QEMU's code does otherwise, whatever the properties."""
+    seen: tuple[GuestDifference, ...] | None = None
+    """What a guest reads differently; None where none was asked, then or now."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether its guests will see what they saw: what a guest has read counts, else what is
+        known beforehand.
+        """
+        if self.refused:
+            return False
+        return not self.seen if self.seen is not None else self.prediction.holds and not self.drifts
+
+
+def cases(
+    lock: Lock, present: Lock | None = None, refused: Mapping[str, str] | None = None
+) -> list[Case]:
+    """The lock's guests by CPU; where their definitions were read again, by what they ask for now
+    as well.
+
+    `refused` says of guests why their definitions ask for no CPU any more.
+    """
+    refused = refused or {}
+    found: dict[object, Case] = {}
+    for guest, key in lock.guests.items():
+        edited = _edited(lock, present, guest) if present else None
+        reason = refused.get(guest, "")
+        of = key, edited and question_key(edited), reason
+        case = found.get(of, Case(key, (), edited, reason))
+        found[of] = replace(case, guests=(*case.guests, guest))
+    return list(found.values())
+
+
+def _edited(lock: Lock, present: Lock, guest: str) -> CpuRequest | None:
+    """What the guest asks for now, where it is not what it asked for."""
+    if guest not in present.guests:
+        return None
+    now = present.cpus[present.guests[guest]].request
+    return now if question_key(now) != question_key(lock.cpus[lock.guests[guest]].request) else None
+
+
+def audit(
+    case: Case,
+    locked: LockedCpu,
+    answers: Answers,
+    *,
+    machine: str | None = None,
+    guests: bool = False,
+) -> Audited:
+    """What a locked CPU is now, on the source that the answers choose, under its machine type or
+    another.
+
+    With `guests`, a guest reads it where one has at the time of locking; that takes a live QEMU.
+    """
+    request = case.edited or locked.request
+    try:
+        if case.refused:
+            return Audited(case, None, refused=case.refused)
+        source = answers.source(request)
+        cpu = resolve(
+            request, expand(request, source, answers.cpu_map, machine=machine), answers.choices
+        )
+        drifts = tuple(_drifts(case, locked, lasting(cpu), source, answers, machine))
+        prediction = _prediction(locked, cpu, source, answers)
+        seen = _seen(locked, cpu, source, answers, prediction, drifts) if guests else None
+    except CpumapError as err:
+        return Audited(case, None, refused=str(err).removeprefix(": "))
+    return Audited(case, cpu.context, drifts, "", prediction, seen)
+
+
+def _drifts(
+    case: Case,
+    locked: LockedCpu,
+    now: ExplicitCpu,
+    source: Source,
+    answers: Answers,
+    machine: str | None,
+) -> Iterator[Drift]:
+    causes = _Causes(case, locked, now, source, answers, asked=machine)
+    before, after = (_telling(values) for values in _as_if(locked, now, source))
+    for name in sorted(before.keys() | after.keys()):
+        if before.get(name) != after.get(name):
+            place = feature_place(name, answers.cpu_map)
+            yield Drift(name, before.get(name), after.get(name), causes.of(name), place)
+
+
+def _telling(values: Mapping[PropertyName, Value]) -> dict[PropertyName, Value]:
+    """The values without the version that Hyper-V would have, where a guest is not shown
+    Hyper-V.
+    """
+    shown = any(name.startswith("hv-") and value is True for name, value in values.items())
+    return {n: v for n, v in values.items() if shown or not n.startswith("hv-version-id-")}
+
+
+def _prediction(
+    locked: LockedCpu, now: ExplicitCpu, source: Source, answers: Answers
+) -> Prediction:
+    """What another QEMU's code makes of the same properties."""
+    gone = locked.values.keys() - now.values.keys()
+    unnamed = tuple(Unnamed(name, locked.values[name], None) for name in sorted(gone))
+    before = ExplicitCpu(locked.context, locked.request, locked.model, "", locked.properties)
+    return foreseen(before, locked.values, Adapted(now, unnamed), source, answers.cpu_map)
+
+
+def _seen(
+    locked: LockedCpu,
+    now: ExplicitCpu,
+    source: Source,
+    answers: Answers,
+    prediction: Prediction,
+    drifts: Sequence[Drift],
+) -> tuple[GuestDifference, ...] | None:
+    if locked.guest is None:
+        return None
+    causes = {drift.name: drift.cause for drift in drifts}
+    return caused_differences(
+        locked.guest, guest_of(now, source), answers.cpu_map, causes, prediction.differences
+    )
+
+
+def _as_if(
+    locked: LockedCpu, now: ExplicitCpu, source: Source
+) -> tuple[dict[PropertyName, Value], dict[PropertyName, Value]]:
+    """The values before and after; what one of two releases does not know counts as what it behaves
+    like there.
+
+    A feature unknown to a QEMU is off there. Any other property counts as what the QEMU that knows
+    it gives the model on the machine type of the release that does not; where that older or newer
+    QEMU is not recorded, as nothing.
+    """
+    before, after = locked.values, now.values
+    here, there = locked.context, now.context
+    if here.qemu == there.qemu:
+        return before, after
+    _fill(before, after, _of_release(source, here.qemu, now.model))
+    _fill(after, before, _of_release(_recorded(here), there.qemu, locked.model))
+    return before, after
+
+
+def _fill(
+    lacking: dict[PropertyName, Value],
+    full: Mapping[PropertyName, Value],
+    meant: Mapping[PropertyName, Value],
+) -> None:
+    for name in full.keys() - lacking.keys():
+        if full[name] is False or full[name] == meant.get(name):
+            lacking[name] = full[name]
+
+
+def _of_release(source: Source | None, version: str, model: str) -> Mapping[PropertyName, Value]:
+    """The model on the source's machine type for another QEMU release."""
+    if source is None:
+        return {}
+    machine = machine_of_release(source, ".".join(version.split(".")[:2]))
+    try:
+        return source.realise(machine, CpuModel(model)).properties
+    except CpumapError:
+        return {}
+
+
+def _recorded(context: Context) -> Source | None:
+    try:
+        return RecordedSource(find_recording(context.qemu, context.accel))
+    except CpumapError:
+        return None
+
+
+class _Causes:
+    """Why a property is another one: the step from the locked context to the present one at
+    which it changes.
+    """
+
+    def __init__(
+        self,
+        case: Case,
+        locked: LockedCpu,
+        now: ExplicitCpu,
+        source: Source,
+        answers: Answers,
+        asked: str | None,
+    ) -> None:
+        self._now = {prop.name: prop for prop in now.properties}
+        self._old = {prop.name: prop for prop in locked.properties}
+        self._unedited = (
+            _or_nothing(source, now.context.machine, locked, answers) if case.edited else None
+        )
+        self._steps: list[tuple[str, Mapping[PropertyName, Value]]] = []
+        here, there = locked.context, now.context
+        if here.machine != there.machine:
+            unmoved = _or_nothing(source, here.machine, locked, answers)
+            written = locked.request.machine
+            moved = f"{here.machine} is not {there.machine}"
+            if asked is None and written not in (here.machine, None):
+                moved = f"{written} is {there.machine}, was {here.machine}"
+            self._steps.append((f"machine type: {moved}", unmoved))
+        if locked.model != now.model:
+            model = CpuModel(locked.model)
+            self._steps.append(
+                (
+                    f"alias: {locked.request.model} is {now.model}, was {locked.model}",
+                    _bare(source, there.machine, model),
+                )
+            )
+        self._rest = "QEMU's own default: compat property or build"
+        if here.qemu != there.qemu:
+            self._rest = f"QEMU: {here.qemu} is not {there.qemu}"
+        elif here.accel != there.accel:
+            self._rest = f"accelerator: {here.accel} is not {there.accel}"
+
+    def of(self, name: PropertyName) -> str:
+        """The cause, in the words that `diff` has for it."""
+        now, old = self._now.get(name), self._old.get(name)
+        if self._unedited is not None and self._unedited.get(name) != (
+            now.value if now is not None else None
+        ):
+            return EDITED
+        for prop in (now, old):
+            if prop is not None and "unavailable here" in prop.origin:
+                return f"host: {prop.origin}"
+        for cause, values in self._steps:
+            if values.get(name, False) == (old.value if old is not None else False):
+                return cause
+        if now is not None and now.origin.startswith("policy"):
+            return now.origin
+        return self._rest
+
+
+def _or_nothing(
+    source: Source, machine: str, locked: LockedCpu, answers: Answers
+) -> Mapping[PropertyName, Value]:
+    try:
+        return expand(locked.request, source, answers.cpu_map, machine=machine).realised
+    except CpumapError:
+        return {}
+
+
+def _bare(source: Source, machine: str, model: CpuModel) -> Mapping[PropertyName, Value]:
+    try:
+        return source.expand(machine, model, "full")
+    except CpumapError:
+        return {}

@@ -1,0 +1,413 @@
+"""Stored documents converted: what each one's CPU is asked as a question, and the answer put back
+into it.
+
+Equal questions have equal answers, so a fleet asks few. Reading and splicing (`convert_batch`) is
+pure and runs wherever an executor takes it; the questions are answered in one place, by `Answers`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+
+from cpumap.cpu.expansion import Expansion
+from cpumap.cpu.explicit import ExplicitCpu
+from cpumap.cpu.names import Accel
+from cpumap.cpu.request import CpuRequest
+from cpumap.errors import CpumapError, DomainError, InputError, SourceError
+from cpumap.fleet.gist import Gist, read_gist
+from cpumap.libvirt.cpu_map.map import CpuMap
+from cpumap.libvirt.edit import Edit, cpu_edits, edited
+from cpumap.libvirt.layout import Layout
+from cpumap.pin.resolve import DEFAULT_CHOICES, Choices, resolve
+from cpumap.pin.translate import expansion_of, request_for
+from cpumap.pin.write import KEPT, domain_parts
+from cpumap.sources.choose import Wanted, choose_source
+from cpumap.sources.source import Source
+from cpumap.system.xml_document import Document, first_child
+
+if TYPE_CHECKING:
+    from cpumap.hosts.described import DescribedHost
+    from cpumap.move.target import Target
+
+
+Status = Literal["converted", "explicit", "skipped", "refused", "failed"]
+"""converted: now explicit · explicit: it was already · refused: its CPU cannot be held · failed:
+and why.
+"""
+
+
+EXIT_CODES: dict[Status, int] = {
+    "converted": 0,
+    "explicit": 0,
+    "skipped": 0,
+    "refused": 1,
+    "failed": 2,
+}
+
+
+QUESTIONS_KEPT = 2000
+"""Answers remembered, some 12 KB each: fleets have far fewer kinds of CPU, and memory stays
+bounded if one has not.
+"""
+
+
+GISTS_KEPT = 4000
+"""Gists remembered, some 10 KB each with their edits: a CPU has one for each topology and the
+like.
+"""
+
+
+Key = tuple[Any, ...]
+
+
+T = TypeVar("T")
+
+
+_APART = frozenset({"features", "settings", "topology", "vcpus", "where"})
+"""Not in a question as they are: see `question_key`; and what never changes the CPU of one vCPU."""
+
+
+_COUNTED = attrgetter(*(field.name for field in fields(CpuRequest) if field.name not in _APART))
+
+
+_KEPT_HERE = "<!-- kept -->"
+"""Stands in an answer for the document's own children of `<cpu>`."""
+
+
+_KEPT_LINE = f"  {_KEPT_HERE}\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A document as it was read; `number` is its place among all."""
+
+    number: int
+    name: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What makes a document's CPU explicit, or why there is no such thing."""
+
+    number: int
+    element: str | None = None
+    arguments: tuple[str, ...] = ()
+    machine: str | None = None
+    """The machine type to move to."""
+    notes: tuple[str, ...] = ()
+    status: Status = "converted"
+    reason: str = ""
+    exit_code: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one document."""
+
+    number: int
+    name: str
+    status: Status
+    reason: str = ""
+    content: bytes | None = None
+    """The new document, where it is another one."""
+    notes: tuple[str, ...] = ()
+    answer: int | None = None
+    """The number of the answer in it."""
+    exit_code: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A CPU that has to be asked for, and the document that needs it."""
+
+    number: int
+    key: Key
+    request: CpuRequest
+
+
+class _Change(NamedTuple):
+    """An answer, and the edits that put it into a document, in offsets of the gist; none where
+    it is there already.
+    """
+
+    answer: Answer
+    edits: tuple[Edit, ...]
+
+
+@dataclass
+class _Learnt:
+    """What this process was told in a run."""
+
+    answers: dict[Key, Answer] = field(default_factory=dict)
+    changes: dict[str, _Change] = field(default_factory=dict)
+    """What becomes of documents with this gist."""
+
+    def add(self, answers: Mapping[Key, Answer]) -> None:
+        """Remembers these answers, and forgets the oldest of too many."""
+        self.answers.update(answers)
+        gone = _forget_oldest(self.answers, QUESTIONS_KEPT)
+        if gone:
+            self.changes = {
+                gist: change for gist, change in self.changes.items() if change.answer not in gone
+            }
+        _forget_oldest(self.changes, GISTS_KEPT)
+
+
+def _forget_oldest(known: dict[Any, T], kept: int) -> list[T]:
+    return [known.pop(next(iter(known))) for _ in range(len(known) - kept)]
+
+
+_learnt: dict[str, _Learnt] = {}
+"""By run; a worker serves one run at a time."""
+
+
+def convert_batch(
+    run: str, documents: Sequence[Stored], answers: Mapping[Key, Answer] | None = None
+) -> list[Outcome | Question]:
+    """What becomes of each document, or what must be answered first; `answers` are remembered
+    for the run.
+    """
+    if run not in _learnt:
+        _learnt.clear()
+    known = _learnt.setdefault(run, _Learnt())
+    known.add(answers or {})
+    return [_convert(document, known) for document in documents]
+
+
+def _convert(document: Stored, known: _Learnt) -> Outcome | Question:
+    try:
+        parsed = Document.parse(document.data, document.name, DomainError)
+        gist = read_gist(document.data) if parsed.root.tag == "domain" else None
+        change = known.changes.get(gist.text) if gist else None
+        if gist is None or change is None:
+            return _asked(document, parsed, gist, known)
+        return _outcome(document, change.answer, edited(document.data, gist.outside(change.edits)))
+    except CpumapError as err:
+        return failure(document.number, document.name, err)
+
+
+def _asked(
+    document: Stored, parsed: Document, gist: Gist | None, known: _Learnt
+) -> Outcome | Question:
+    """The outcome, or the question, of a document whose gist is new."""
+    from cpumap.libvirt.domain import request_of
+
+    reason = _foreign(parsed)
+    if reason:
+        return Outcome(document.number, document.name, "skipped", reason)
+    request = request_of(parsed)
+    key = question_key(request)
+    answer = known.answers.get(key)
+    if answer is None:
+        return Question(document.number, key, request)
+    if answer.status != "converted":
+        reason = f"{document.name}:{request.where.rpartition(':')[2]}: {answer.reason}"
+        return Outcome(
+            document.number,
+            document.name,
+            answer.status,
+            reason,
+            None,
+            answer.notes,
+            answer.number,
+            answer.exit_code,
+        )
+    edits = _edits(document, parsed, answer)
+    content = edited(document.data, edits)
+    lasting = gist.within(edits) if gist else None
+    if gist is not None and lasting is not None:
+        known.changes[gist.text] = _Change(answer, () if content == document.data else lasting)
+    return _outcome(document, answer, content)
+
+
+def _edits(document: Stored, parsed: Document, answer: Answer) -> list[Edit]:
+    from cpumap.libvirt.domain import cpu_children
+
+    layout = Layout(document.data, parsed)
+    element = answer.element
+    if element is not None:
+        kept = "".join(f"  {child}\n" for child in cpu_children(parsed, KEPT))
+        element = element.replace(_KEPT_LINE, kept)
+    return cpu_edits(
+        document.data,
+        element,
+        answer.arguments,
+        layout=layout,
+        name=document.name,
+        machine=answer.machine,
+    )
+
+
+def _outcome(document: Stored, answer: Answer, content: bytes) -> Outcome:
+    if content == document.data:
+        return Outcome(document.number, document.name, "explicit", answer=answer.number)
+    return Outcome(
+        document.number, document.name, "converted", "", content, answer.notes, answer.number
+    )
+
+
+def question_key(request: CpuRequest) -> Key:
+    """What the answer depends on, in tuples: a key is compared for every document."""
+    features = tuple((feature.name, feature.policy) for feature in request.features)
+    topology = request.topology and request.topology.kind
+    settings = tuple((prop.name, prop.value, prop.origin) for prop in request.settings)
+    return _COUNTED(request), topology, features, settings
+
+
+def failure(number: int, name: str, err: CpumapError) -> Outcome:
+    """The outcome of a document that an error stopped; its reason does not repeat the document's
+    name.
+    """
+    status: Status = "refused" if err.exit_code == 1 else "failed"
+    return Outcome(
+        number, name, status, str(err).removeprefix(f"{name}: "), exit_code=err.exit_code
+    )
+
+
+def _foreign(document: Document) -> str:
+    """Why this is none of ours; empty when it is the definition of a guest with a QEMU CPU for
+    x86.
+    """
+    root = document.root
+    if root.tag == "domstatus":
+        return "the state of a running guest, not its definition"
+    domain = root if root.tag == "domain" else root.find("domain")
+    if root.tag not in ("domain", "domainsnapshot", "domaincheckpoint") or domain is None:
+        return f"<{root.tag}> holds no domain"
+    if domain.get("type") not in ("kvm", "qemu", None):
+        return f"domain type '{domain.get('type')}' has no QEMU CPU"
+    os = first_child(domain, "os")
+    guest_type = None if os is None else first_child(os, "type")
+    arch = "x86_64" if guest_type is None else guest_type.get("arch", "x86_64")
+    return "" if arch in ("x86_64", "i686") else f"architecture {arch}: not x86"
+
+
+@dataclass
+class Answers:
+    """Answers questions, each once; holds the sources that they come from."""
+
+    wanted: Wanted
+    cpu_map: CpuMap
+    words: CpuMap
+    """What libvirt has words for."""
+    choices: Choices = DEFAULT_CHOICES
+    moves: Mapping[str, str] = field(default_factory=dict)
+    """Old machine type → new one; `*` stands for every other one."""
+    target: Target | None = None
+    """Where the CPUs will run; the machine type is that of `moves`. None: where answers come
+    from.
+    """
+    host: DescribedHost | None = None
+    """The host that they will run on."""
+    keep: bool = False
+    """Whether to keep every explicit CPU in `cpus`, for a report or a lock."""
+    cpus: dict[int, ExplicitCpu] = field(default_factory=dict)
+    asked: int = 0
+    _known: dict[Key, Answer] = field(default_factory=dict)
+    _sources: dict[Any, Source] = field(default_factory=dict)
+    _places: dict[Accel, Source] = field(default_factory=dict)
+    """The target's QEMU."""
+
+    def answer(self, question: Question) -> Answer:
+        """The answer; one that says no, and why, where there is no explicit CPU."""
+        if question.key not in self._known:
+            while len(self._known) >= QUESTIONS_KEPT:
+                self._known.pop(next(iter(self._known)))
+            self._known[question.key] = self._new(question)
+        return self._known[question.key]
+
+    def _new(self, question: Question) -> Answer:
+        self.asked += 1
+        topology = question.request.topology and question.request.topology.kind
+        features = tuple(replace(feature, line=0) for feature in question.request.features)
+        request = replace(question.request, where="", features=features, topology=topology, vcpus=1)
+        try:
+            source = self.source(request)
+            meant = request_for(request, source, self.cpu_map, host=self.host)
+            expansion = expansion_of(meant, source, self.cpu_map, host=self.host)
+            cpu = resolve(meant, expansion, self.choices)
+            machine = self._new_machine(request, cpu)
+            cpu, drift = self._held(cpu, expansion, source, machine)
+        except CpumapError as err:
+            status: Status = "refused" if err.exit_code == 1 else "failed"
+            return Answer(
+                self.asked,
+                status=status,
+                reason=str(err).removeprefix(": "),
+                exit_code=err.exit_code,
+            )
+        if self.keep:
+            self.cpus[self.asked] = cpu
+        element, arguments = domain_parts(cpu, self.words, (_KEPT_HERE,))
+        notes = *cpu.notes, *(f"will differ: {line}" for line in drift)
+        shared = tuple(map(sys.intern, arguments))  # nearly the same in every answer
+        return Answer(self.asked, element, shared, machine, notes)
+
+    def _held(
+        self, cpu: ExplicitCpu, expansion: Expansion, source: Source, machine: str | None
+    ) -> tuple[ExplicitCpu, tuple[str, ...]]:
+        """The CPU where it will run, and what will differ there."""
+        if self.target is None and machine is None:
+            return cpu, ()
+        from cpumap.move.target import Target, held
+
+        target = replace(self.target or Target(), machine=machine)
+        return held(cpu, expansion, source, self.cpu_map, target, self._place(target, source.accel))
+
+    def _place(self, target: Target, accel: Accel) -> Source | None:
+        from cpumap.move.target import opened
+
+        if target.qemu is None:
+            return None
+        if accel not in self._places:
+            self._places[accel] = opened(target.qemu, accel, cache=self.wanted.cache)
+        return self._places[accel]
+
+    def _new_machine(self, request: CpuRequest, cpu: ExplicitCpu) -> str | None:
+        written = request.machine or ""
+        new = self.moves.get(written) or self.moves.get(cpu.context.machine) or self.moves.get("*")
+        if new is None or new == written:
+            return None
+        if request.machine is None:
+            raise InputError(f"the domain names no machine type that could become {new}")
+        return new
+
+    def source(self, request: CpuRequest) -> Source:
+        """The source for this request, opened once. Errors: `UnknownName`, `SourceError`."""
+        named = self.wanted.qemu or self.wanted.qmp or self.wanted.recorded
+        key = (request.accel,) if named else (request.accel, request.emulator, request.machine)
+        if key not in self._sources:
+            self._sources[key] = self._shared(choose_source(self.wanted, request))
+        return self._sources[key]
+
+    def _shared(self, source: Source) -> Source:
+        """A source that is open already, rather than the same one again."""
+        for other in self._sources.values():
+            if other.label == source.label and other.accel == source.accel:
+                source.close()
+                return other
+        return source
+
+    @property
+    def labels(self) -> list[str]:
+        """What the sources asked are called."""
+        return sorted({f"{source.label} ({source.accel})" for source in self._sources.values()})
+
+    def close(self) -> None:
+        """Closes every source."""
+        for source in {
+            id(source): source for source in (*self._sources.values(), *self._places.values())
+        }.values():
+            source.close()
+        self._sources.clear()
+        self._places.clear()
+
+
+def source_failure(number: int, name: str, err: OSError) -> Outcome:
+    """The outcome of a document whose file could not be read or written."""
+    return failure(number, name, SourceError(f"{name}: {err.strerror or err}"))

@@ -1,0 +1,333 @@
+"""Reports for the person who must decide: one HTML file, without network, from
+templates/report.html.j2.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cpumap.cpu.expansion import CpuModel, Definition
+from cpumap.cpu.names import PER_INSTANCE, Accel, PropertyName, Value
+from cpumap.errors import CpumapError
+from cpumap.fleet.audit import Audited
+from cpumap.fleet.convert import Answers
+from cpumap.fleet.lock import Lock, LockedCpu, depends_on_defaults, locked_cpu
+from cpumap.fleet.run import Converted
+from cpumap.libvirt.cpu_map.map import CpuMap
+from cpumap.libvirt.cpu_map.places import feature_place
+from cpumap.move.predict import PredictedDifference
+from cpumap.proof.diff import CpuDifference
+from cpumap.proof.difference import GuestDifference, PropertyDifference, bits_of
+from cpumap.qemu.arguments import property_text
+from cpumap.sources.recorded import RecordedSource, recordings
+
+MODELS_DRAWN = 40
+"""Rows of the drift map: the models that most guests have."""
+
+
+_PLACE = re.compile(
+    r"CPUID\[eax=(?P<leaf>\w+)h(?:,ecx=(?P<subleaf>\w+)h)?\]\.(?P<register>\w+)\..* \[bit "
+    r"(?P<bit>\d+)\]"
+)
+
+
+@dataclass
+class ConvertReport:
+    """Collects what a conversion made of each document."""
+
+    answers: Answers
+    guests: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, group: Iterable[Converted]) -> None:
+        """Takes these outcomes up."""
+        for item in group:
+            outcome = item.outcome
+            entry = {
+                "name": outcome.name,
+                "status": outcome.status,
+                "reason": outcome.reason,
+                "cpu": outcome.answer,
+            }
+            self.guests.append(
+                {key: value for key, value in entry.items() if value not in (None, "")}
+            )
+
+    def html(self) -> str:
+        """The report."""
+        cpus = {str(number): locked_cpu(cpu) for number, cpu in self.answers.cpus.items()}
+        defaults = sum(1 for guest in self.guests if guest["status"] == "converted")
+        return _html(
+            "convert",
+            self.guests,
+            cpus,
+            self.answers.cpu_map,
+            sources=self.answers.labels,
+            defaults=defaults,
+        )
+
+
+def audit_report(
+    lock: Lock,
+    audited: Sequence[Audited],
+    blocked: Mapping[str, Mapping[str, Sequence[str]]],
+    sources: Sequence[str],
+    answers: Answers,
+) -> str:
+    """The report on what has drifted since a fleet was locked."""
+    drifts = {str(number): list(_audited_rows(entry)) for number, entry in enumerate(audited)}
+    found = [
+        _audited_guest(guest, entry, number, len(rows))
+        for entry, (number, rows) in zip(audited, drifts.items(), strict=True)
+        for guest in entry.case.guests
+    ]
+    guests = sorted(found, key=lambda guest: str(guest["name"]))
+    defaults = sum(1 for key in lock.guests.values() if depends_on_defaults(lock.cpus[key]))
+    hosts = {
+        host: {key: list(missing) for key, missing in entries.items()}
+        for host, entries in blocked.items()
+    }
+    return _html(
+        "audit",
+        guests,
+        lock.cpus,
+        answers.cpu_map,
+        sources=sources,
+        defaults=defaults,
+        drifts=drifts,
+        hosts=hosts,
+    )
+
+
+def diff_report(differences: Sequence[CpuDifference], cpu_map: CpuMap) -> str:
+    """The report on the differences between pairs of CPUs."""
+    guests: list[dict[str, Any]] = []
+    drifts: dict[str, list[dict[str, Any]]] = {}
+    for number, difference in enumerate(differences):
+        rows = [_property_row(prop, cpu_map) for prop in difference.properties]
+        rows += [row for bit in difference.bits or () for row in _bit_rows(bit)]
+        drifts[str(number)] = rows
+        name, status = f"{difference.a} → {difference.b}", "same" if difference.same else "differs"
+        guests.append(
+            {
+                "name": name,
+                "status": status,
+                "cpu": str(number),
+                "rows": str(number),
+                "drifts": len(rows),
+            }
+        )
+    return _html("diff", guests, {}, cpu_map, sources=(), defaults=None, drifts=drifts)
+
+
+def _property_row(prop: PropertyDifference, cpu_map: CpuMap) -> dict[str, Any]:
+    values = {
+        "name": prop.name,
+        "before": _text(prop.a),
+        "after": _text(prop.b),
+        "cause": prop.cause,
+    }
+    return {**values, **_place(feature_place(prop.name, cpu_map))}
+
+
+def _bit_rows(found: GuestDifference) -> Iterable[dict[str, Any]]:
+    """A row for each bit that two guests read differently."""
+    for bit in found.bits:
+        before, after = (
+            _text(None if value is None else value >> bit & 1) for value in (found.a, found.b)
+        )
+        row = _bit_row(found, bit, f"{', '.join(found.names) or 'unnamed'} (seen by a guest)")
+        yield {**row, "before": before, "after": after}
+
+
+def _bit_row(found: GuestDifference | PredictedDifference, bit: int, name: str) -> dict[str, Any]:
+    place = {
+        "leaf": f"{found.leaf:#x}",
+        "subleaf": found.subleaf,
+        "register": found.register,
+        "bit": bit,
+    }
+    return {"name": name, "before": "", "after": "", "cause": found.cause, **place}
+
+
+def _audited_guest(name: str, entry: Audited, rows: str, count: int) -> dict[str, Any]:
+    status = "refused" if entry.refused else "holds" if entry.holds else "drifts"
+    reason = "; ".join([entry.refused] if entry.refused else entry.prediction.unknown)
+    return {
+        "name": name,
+        "status": status,
+        "reason": reason,
+        "cpu": entry.case.key,
+        "rows": rows,
+        "drifts": count,
+    }
+
+
+def _audited_rows(entry: Audited) -> Iterator[dict[str, Any]]:
+    """A row for each property, and for each bit that a guest reads, or is expected to read,
+    otherwise.
+    """
+    yield from (_drift_row(drift) for drift in entry.drifts)
+    if entry.seen is None:
+        for found in entry.prediction.differences:
+            yield from (_bit_row(found, bit, "predicted") for bit in bits_of(found.xor))
+    for seen in entry.seen or ():
+        yield from _bit_rows(seen)
+
+
+def _drift_row(drift: Any) -> dict[str, Any]:
+    return {
+        "name": drift.name,
+        "before": _text(drift.locked),
+        "after": _text(drift.now),
+        "cause": drift.cause,
+        **_place(drift.place),
+    }
+
+
+def _place(words: str) -> dict[str, Any]:
+    """Leaf, subleaf, register and bit of a feature, from QEMU's words for it."""
+    match = _PLACE.search(words)
+    if match is None:
+        return {"place": words} if words else {}
+    leaf, subleaf = int(match["leaf"], 16), int(match["subleaf"] or "0", 16)
+    return {
+        "leaf": f"{leaf:#x}",
+        "subleaf": subleaf,
+        "register": match["register"].lower(),
+        "bit": int(match["bit"]),
+    }
+
+
+def _text(value: Value | None) -> str:
+    return "–" if value is None else property_text(value)  # noqa: RUF001 (an en dash: there is no value)
+
+
+def _html(
+    command: str,
+    guests: Sequence[Mapping[str, Any]],
+    cpus: Mapping[str, LockedCpu],
+    cpu_map: CpuMap,
+    *,
+    sources: Sequence[str],
+    defaults: int | None,
+    drifts: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    hosts: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
+) -> str:
+    from cpumap.system.templates import filled
+
+    data = {
+        "command": command,
+        "sources": list(sources),
+        "totals": Counter(str(guest["status"]) for guest in guests),
+        "defaults": defaults,
+        "guests": guests,
+        "cpus": {key: _cpu_sheet(cpu, cpu_map) for key, cpu in cpus.items()},
+        "drifts": drifts or {},
+        "hosts": hosts or {},
+        "maps": drift_maps(guests, cpus),
+    }
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    return filled("report.html.j2", command=command, data=text)
+
+
+def _cpu_sheet(cpu: LockedCpu, cpu_map: CpuMap) -> dict[str, Any]:
+    context = cpu.context
+    return {
+        "model": cpu.request.model or cpu.model,
+        "version": cpu.model,
+        "machine": context.machine,
+        "qemu": context.qemu,
+        "accel": context.accel,
+        "defaults": depends_on_defaults(cpu),
+        "properties": [
+            [p.name, _text(p.value), p.origin, feature_place(p.name, cpu_map)]
+            for p in cpu.properties
+        ],
+    }
+
+
+def drift_maps(
+    guests: Iterable[Mapping[str, Any]], cpus: Mapping[str, LockedCpu]
+) -> list[dict[str, Any]]:
+    """For each accelerator, the fleet's models over machine types and QEMU releases: equal
+    numbers are equal CPUs.
+    """
+    found = []
+    for accel in ("kvm", "tcg"):
+        models: Counter[str] = Counter()
+        for guest in guests:
+            cpu = cpus.get(str(guest.get("cpu")))
+            if cpu is not None and cpu.context.accel == accel:
+                models[cpu.request.model or cpu.model] += 1
+        sources = [RecordedSource(path) for path in recordings() if path.stem.endswith(f"_{accel}")]
+        if models and sources:
+            found.append(_drift_map(accel, models, sources))
+    return found
+
+
+def _drift_map(
+    accel: Accel, models: Counter[str], sources: Sequence[RecordedSource]
+) -> dict[str, Any]:
+    columns = [
+        (source, machine, others) for source in sources for machine, others in _machines(source)
+    ]
+    rows = []
+    for model, count in models.most_common(MODELS_DRAWN):
+        rows.append({"model": model, "guests": count, "kinds": _kinds(model, columns)})
+    heads = [
+        {"qemu": source.version, "machine": machine, "same": others}
+        for source, machine, others in columns
+    ]
+    return {"accel": accel, "columns": heads, "rows": rows}
+
+
+def _machines(source: RecordedSource) -> list[tuple[str, list[str]]]:
+    """One machine type for each distinct table of CPUs of the pc-q35 family, oldest first, with
+    those like it.
+    """
+    found: dict[str, list[str]] = {}
+    for machines in source.tables().values():
+        family = sorted((name for name in machines if name.startswith("pc-q35-")), key=_release)
+        if family:
+            found[family[-1]] = family
+    return sorted(found.items(), key=lambda entry: _release(entry[0]))
+
+
+def _release(machine: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in machine.rpartition("-")[2].split(".") if part.isdigit())
+
+
+def _kinds(
+    model: str, columns: Sequence[tuple[RecordedSource, str, Sequence[str]]]
+) -> list[int | None]:
+    """A number for each column, the same where the CPU is the same in all that every one of the
+    QEMUs knows.
+    """
+    expansions = [_expansion(source, machine, model) for source, machine, _ in columns]
+    known = [set(expansion) for expansion in expansions if expansion]
+    shared = set.intersection(*known) - PER_INSTANCE if known else set()
+    numbers: dict[frozenset[tuple[str, Value]], int] = {}
+    kinds: list[int | None] = []
+    for expansion in expansions:
+        key = frozenset((name, value) for name, value in expansion.items() if name in shared)
+        kinds.append(numbers.setdefault(key, len(numbers)) if expansion else None)
+    return kinds
+
+
+def _expansion(source: RecordedSource, machine: str, model: str) -> Mapping[PropertyName, Value]:
+    """The model there; nothing where this QEMU does not have it."""
+    definitions: dict[str, Definition] = {
+        definition.name: definition for definition in source.definitions(machine)
+    }
+    if model not in definitions:
+        return {}
+    target = definitions[model].alias_of or f"{model}-v1"
+    try:
+        return source.expand(machine, CpuModel(target if target in definitions else model), "full")
+    except CpumapError:
+        return {}

@@ -1,0 +1,231 @@
+"""What a hook does with a domain that is about to run: judge its CPU, or pin it. No hook ever
+calls libvirt.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from cpumap.cpu.explicit import ExplicitCpu
+from cpumap.cpu.names import PropertyName, Value
+from cpumap.errors import DomainError, Drift, InputError
+from cpumap.libvirt.cpu_map.load import load_cpu_map
+from cpumap.libvirt.domain import domain_element, parse_request
+from cpumap.libvirt.words import libvirt_map
+from cpumap.pin.expand import expand
+from cpumap.pin.resolve import Choices, Pin, resolve
+from cpumap.pin.write import domain_xml, lasting
+from cpumap.qemu.arguments import property_text
+from cpumap.sources.choose import Wanted, choose_source
+from cpumap.system.files import write_atomically
+from cpumap.system.xml_document import Document
+
+OnError = Literal["pass", "refuse"]
+
+
+POLICY = Path("/etc/cpumap/hook.toml")
+
+
+STATE = "/var/lib/cpumap"
+
+
+FILTERS = (("migrate", "begin"), ("restore", "begin"))
+"""libvirt's operations whose output replaces the domain's XML, and must not change the CPU."""
+
+
+GATES = (("prepare", "begin"), ("start", "begin"))
+"""Operations that can only refuse. libvirt runs `prepare` first; a hook that is asked twice
+answers twice.
+"""
+
+
+RECORDED = (("started", "begin"),)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """`/etc/cpumap/hook.toml`: names as here, with `-` for `_`."""
+
+    domains: tuple[str, ...] = ("*",)
+    """Shell patterns of domain names."""
+    exclude: tuple[str, ...] = ()
+    pin: Pin = "model"
+    """How hooks that may write (vdsm, kubevirt) pin."""
+    on_error: OnError = "pass"
+    """What becomes of a domain whose CPU is not as it should be, or cannot be judged."""
+    recorded: str = ""
+    """The release to ask; empty: the domain's own emulator through the cache, else a recording."""
+    state: str = STATE
+    """Where the CPUs that started guests had are kept, to be compared when they are restored;
+    empty: nowhere.
+    """
+    log: str = ""
+    """A file that gets a line for every decision; empty: none."""
+    time_limit: int = 5
+    """Seconds after which a judgement counts as an error."""
+
+    def covers(self, name: str) -> bool:
+        """Whether the domain of this name is to be looked at."""
+        wanted = any(fnmatchcase(name, pattern) for pattern in self.domains)
+        return wanted and not any(fnmatchcase(name, pattern) for pattern in self.exclude)
+
+
+def read_policy(path: Path) -> Policy:
+    """The policy of the file; the default one where there is no such file. Errors: `InputError`."""
+    try:
+        stored = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        return Policy()
+    except (OSError, ValueError) as err:
+        raise InputError(f"cannot be read: {err}", str(path)) from err
+    known = {field.name: getattr(Policy(), field.name) for field in fields(Policy)}
+    return Policy(
+        **{_key(key, known, path): _value(key, value, known, path) for key, value in stored.items()}
+    )
+
+
+def _key(key: str, known: Mapping[str, object], path: Path) -> str:
+    name = key.replace("-", "_")
+    if name not in known:
+        raise InputError(
+            f"no such setting: {key}; there are {', '.join(known).replace('_', '-')}", str(path)
+        )
+    return name
+
+
+def _value(key: str, value: Any, known: Mapping[str, Any], path: Path) -> Any:
+    default = known[key.replace("-", "_")]
+    choices = {"on-error": get_args(OnError), "pin": get_args(Pin)}.get(key.replace("_", "-"))
+    if choices and value not in choices:
+        raise InputError(f"{key} is {' or '.join(choices)}, not {value!r}", str(path))
+    if isinstance(default, tuple):
+        if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
+            raise InputError(f"{key} is a list of strings", str(path))
+        return tuple(value)
+    if type(value) is not type(default):
+        raise InputError(
+            f"{key} is {'a number' if isinstance(default, int) else 'a string'}", str(path)
+        )
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The CPU that this machine would give a domain, and what its definition leaves to defaults."""
+
+    cpu: ExplicitCpu
+    unnamed: tuple[PropertyName, ...]
+    given: Mapping[PropertyName, Value]
+    """The properties of the CPU, with off what cannot be given here."""
+
+    @property
+    def is_explicit(self) -> bool:
+        return not self.unnamed
+
+
+def judge(document: bytes, policy: Policy, name: str) -> Judged:
+    """The CPU of the domain on the QEMU that would run it here. Errors: `CpumapError`, also for
+    what it lacks.
+    """
+    request = parse_request(document, name=name)
+    cpu_map = load_cpu_map()
+    source = choose_source(Wanted(recorded=policy.recorded or None), request)
+    try:
+        expansion = expand(request, source, cpu_map)
+    finally:
+        source.close()
+    cpu = resolve(request, expansion, Choices(pin=policy.pin))
+    asked = {prop.name for prop in expansion.asked}
+    unnamed = tuple(name for name in lasting(cpu).values if name not in asked)
+    lacking = dict.fromkeys(map(PropertyName, expansion.unavailable), False)
+    return Judged(cpu, unnamed, {**cpu.values, **lacking})
+
+
+def require_explicit(judged: Judged) -> None:
+    """Raises `Drift` when something of the CPU is left to defaults."""
+    if not judged.is_explicit:
+        shown = ", ".join(judged.unnamed[:5]) + (", …" if len(judged.unnamed) > 5 else "")
+        raise Drift(
+            f"its CPU is not explicit: {len(judged.unnamed)} properties are left to defaults "
+            f"({shown})"
+        )
+
+
+def remember(document: bytes, judged: Judged, policy: Policy, name: str) -> None:
+    """Keeps the CPU that the guest has started with."""
+    if policy.state:
+        path = Path(policy.state) / f"{_uuid(document, name)}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        stored = {"domain": name, "qemu": judged.cpu.context.qemu, "cpu": dict(judged.given)}
+        write_atomically(path, json.dumps(stored, indent=1).encode())
+
+
+def require_same(document: bytes, judged: Judged, policy: Policy, name: str) -> None:
+    """Raises `Drift` when the guest was started with another CPU than it would get now."""
+    path = Path(policy.state) / f"{_uuid(document, name)}.json"
+    if not policy.state or not path.is_file():
+        return
+    stored = json.loads(path.read_bytes())
+    differing = differences(stored["cpu"], judged.given)
+    if differing:
+        raise Drift(
+            f"it was started with another CPU (QEMU {stored['qemu']}) than QEMU "
+            f"{judged.cpu.context.qemu} would give"
+            f" it: {', '.join(differing[:5])}{', …' if len(differing) > 5 else ''}"
+        )
+
+
+def differences(was: Mapping[str, Value], now: Mapping[PropertyName, Value]) -> list[str]:
+    """The properties that are not what they were; one that only one of them has counts when it
+    is on.
+    """
+    names = sorted({*was, *now})
+    pairs = ((name, was.get(name), now.get(PropertyName(name))) for name in names)
+    return [
+        f"{n} {_shown(a)} → {_shown(b)}"
+        for n, a, b in pairs
+        if a != b and (None not in (a, b) or True in (a, b))
+    ]
+
+
+def _shown(value: Value | None) -> str:
+    return "absent" if value is None else property_text(value)
+
+
+def _uuid(document: bytes, name: str) -> str:
+    domain = domain_element(Document.parse(document, name, DomainError))
+    return "".join(c for c in (domain.findtext("uuid") or name) if c.isalnum() or c in "-_")
+
+
+def libvirt_hook(name: str, operation: str, sub: str, document: bytes, policy: Policy) -> None:
+    """Raises when the domain must not run. Prints nothing: a filter's empty answer means that
+    nothing changes.
+    """
+    if (operation, sub) not in (*FILTERS, *GATES, *RECORDED) or not policy.covers(name):
+        return
+    judged = judge(document, policy, name)
+    if (operation, sub) in RECORDED:
+        remember(document, judged, policy, name)
+        return
+    if (operation, sub) in FILTERS:
+        require_same(document, judged, policy, name)
+    require_explicit(judged)
+
+
+def pinned(document: bytes, policy: Policy, name: str) -> bytes:
+    """The domain with its CPU explicit, for hooks that may write."""
+    if not policy.covers(name):
+        return document
+    return domain_xml(judge(document, policy, name).cpu, libvirt_map(), document, name)
+
+
+def domain_name(document: bytes) -> str:
+    """The domain's own name. Errors: `DomainError`."""
+    domain = domain_element(Document.parse(document, "<hook>", DomainError))
+    return str(domain.findtext("name") or "domain").strip()

@@ -1,0 +1,134 @@
+"""A host that is not here: what QEMU can enable on it, as far as a description of it says."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+
+from cpumap.cpu.bits import qemu_words
+from cpumap.cpu.expansion import CpuModel, Expansion
+from cpumap.cpu.host import HostCpu
+from cpumap.cpu.names import PropertyName
+from cpumap.cpu.request import CpuRequest
+from cpumap.hosts.read import read_host
+from cpumap.libvirt.cpu_map.map import CpuMap
+from cpumap.libvirt.cpu_map.places import bits_of
+from cpumap.libvirt.rules.compare import features_of_cpu
+from cpumap.libvirt.rules.update import update
+from cpumap.sources.machines import find_machine
+from cpumap.sources.source import Source
+
+EMULATED = frozenset({"apic", "arat", "hypervisor", "tsc-adjust", "tsc-deadline", "x2apic"})
+"""What KVM gives guests on any host (arch/x86/kvm/cpuid.c): descriptions of the host's own CPU
+do not show it.
+"""
+
+
+_OF_KVM = ("kvm", "hv-")
+
+
+_VENDOR = PropertyName("vendor")
+
+
+@dataclass(frozen=True, slots=True)
+class DescribedHost:
+    """A host's CPU, and what guests can be given there."""
+
+    cpu: HostCpu
+    properties: frozenset[PropertyName]
+    by_qemu: bool
+    """Whether a QEMU said so; else this is the host's own CPU, with what KVM emulates on any
+    host.
+    """
+    name: str
+    """What it was read from."""
+
+    def gives(self, prop: PropertyName) -> bool:
+        """Whether a guest there can be given this feature."""
+        return prop in self.properties or (not self.by_qemu and prop.startswith(_OF_KVM))
+
+
+def read_described(data: bytes, cpu_map: CpuMap, *, name: str = "<stdin>") -> DescribedHost:
+    """The host of a `cpumap host --format json`, or of anything `cpumap.hosts.read.read_host`
+    takes. Raises `InputError`.
+    """
+    return described(read_host(data, cpu_map, name=name), cpu_map, name)
+
+
+def described(cpu: HostCpu, cpu_map: CpuMap, name: str) -> DescribedHost:
+    """The host with this CPU; what a QEMU said of it counts before what the CPU map makes of it."""
+    if cpu.properties is not None:
+        return DescribedHost(cpu, cpu.properties, True, name)
+    own = frozenset(cpu_map.property_of(feature) for feature in features_of_cpu(cpu, cpu_map))
+    return DescribedHost(cpu, own | frozenset(map(PropertyName, EMULATED)), False, name)
+
+
+def request_on(
+    host: DescribedHost,
+    request: CpuRequest,
+    cpu_map: CpuMap,
+    known: Collection[PropertyName] | None = None,
+) -> CpuRequest:
+    """The request with host-model, match='minimum' and optional features resolved against the host,
+    as libvirt does.
+
+    What only QEMU or KVM gives (no CPU map has it in a model) is judged by what QEMU said of the
+    host. What a QEMU has no property for is left out of what the host adds; `known` are its
+    properties.
+    """
+    features = tuple(
+        replace(
+            feature,
+            policy="require" if host.gives(cpu_map.property_of(feature.name)) else "disable",
+        )
+        if feature.policy == "optional"
+        else feature
+        for feature in request.features
+    )
+    updated = update(host.cpu, replace(request, features=features), cpu_map)
+    own = {feature.name for feature in request.features}
+    kept = (
+        f
+        for f in updated.features
+        if known is None or f.name in own or cpu_map.property_of(f.name) in known
+    )
+    return replace(updated, features=tuple(kept))
+
+
+def known_to(source: Source, machine: str | None) -> Collection[PropertyName]:
+    """The CPU properties that the source's QEMU has under this machine type."""
+    return source.expand(find_machine(source, machine).name, CpuModel("base"), "full").keys()
+
+
+def expansion_on(host: DescribedHost, expansion: Expansion, cpu_map: CpuMap) -> Expansion:
+    """The expansion with, as unavailable, what this host cannot give of it, in QEMU's way of naming
+    a bit.
+
+    Under KVM a model takes the vendor of its host, unless another is asked for.
+    """
+    vendor = cpu_map.vendors.get(host.cpu.vendor or "")
+    if expansion.context.accel == "kvm" and vendor is not None:
+        expansion = _with_vendor(expansion, vendor.string)
+    names = lacking_on(host, asked_of(expansion))
+    lacking = {str(name): qemu_words(name, bits_of(name, cpu_map)) for name in names}
+    return replace(expansion, unavailable=lacking)
+
+
+def _with_vendor(expansion: Expansion, vendor: str) -> Expansion:
+    if any(prop.name == _VENDOR for prop in expansion.asked):
+        return expansion
+    shown = [
+        {**props, _VENDOR: vendor}
+        for props in (expansion.static, expansion.full, expansion.realised)
+    ]
+    return replace(expansion, static=shown[0], full=shown[1], realised=shown[2])
+
+
+def asked_of(expansion: Expansion) -> Iterable[PropertyName]:
+    """The features that the CPU of the expansion has, in canonical names."""
+    return (name for name in expansion.static if expansion.realised.get(name) is True)
+
+
+def lacking_on(host: DescribedHost, asked: Iterable[PropertyName]) -> list[PropertyName]:
+    """Those of the features that the host cannot give."""
+    return sorted(name for name in asked if not host.gives(name))

@@ -1,0 +1,271 @@
+"""What a host's CPU is said to be: capabilities, domain capabilities, a host `<cpu>`, CPUID
+data, or saved JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from cpumap.arch.x86.cpuid_formats import cpudata, is_records, read_cpuid
+from cpumap.cpu.host import UNKNOWN_MACHINE, Cpu, HostCpu, Identity, ThisMachine
+from cpumap.cpu.names import Accel, FeatureName, PropertyName
+from cpumap.cpu.request import CpuRequest, FeaturePolicy, Policy
+from cpumap.errors import InputError
+from cpumap.libvirt.cpu_map.map import CpuMap
+from cpumap.libvirt.domain import looks_like_xml, parse_request
+from cpumap.system.xml_document import Document
+
+SCHEMA = "cpumap.host/1"
+
+
+_OWN = ("cpu", "kernel")
+
+
+_DECLARATION = re.compile(rb"<\?xml[^>]*\?>|<!DOCTYPE[^>\[]*>")
+
+
+def read_cpus(data: bytes | str, cpu_map: CpuMap, *, name: str = "<stdin>") -> list[Cpu]:
+    """Every CPU in the input, in order: hosts and guests, one document or several after another.
+
+    Takes `<capabilities>`, `<domainCapabilities>` (its host-model), a host or guest `<cpu>`,
+    `<domain>`,
+    `<cpudata>`, the output of `cpuid -r`, the probe guest's records, a `-cpu` string and hosts
+    saved as JSON. Raises
+    `InputError` (`file:line`).
+    """
+    raw = data.encode() if isinstance(data, str) else data
+    if is_records(raw):
+        return [_decoded(raw, cpu_map, name)]
+    if looks_like_xml(raw):
+        return [
+            _read_element(document, element, cpu_map) for document, element in _documents(raw, name)
+        ]
+    text = raw.decode("utf-8", "replace").strip()
+    if text.startswith(("{", "[")):
+        return list(_saved(text, name))
+    if text.startswith(("CPU", "0x")):
+        return [_decoded(raw, cpu_map, name)]
+    return [parse_request(raw, name=name)]
+
+
+def read_host(data: bytes | str, cpu_map: CpuMap, *, name: str = "<stdin>") -> HostCpu:
+    """The one host that the input describes; a guest's `<cpu>` is taken as what a host has.
+    Raises `InputError`.
+    """
+    cpus = read_cpus(data, cpu_map, name=name)
+    if len(cpus) != 1:
+        raise InputError(f"one host CPU is needed, and this describes {len(cpus)}", name)
+    cpu = cpus[0]
+    return cpu if isinstance(cpu, HostCpu) else as_host(cpu)
+
+
+def as_host(request: CpuRequest) -> HostCpu:
+    """A host with exactly the CPU that a guest asks for; what is optional there, it lacks."""
+    if request.model is None:
+        raise InputError("a CPU without a model says nothing of a host", request.where)
+    features = tuple(
+        FeaturePolicy(f.name, "require" if f.policy in ("force", "require") else "disable", f.line)
+        for f in request.features
+        if f.policy != "optional"
+    )
+    return HostCpu(request.arch, request.model, request.vendor, features, where=request.where)
+
+
+def _documents(raw: bytes, name: str) -> Iterator[tuple[Document, Any]]:
+    """The document, or each of several that follow one another (virsh takes such files too)."""
+    try:
+        document = Document.parse(raw, name, InputError)
+    except InputError:
+        if len(_DECLARATION.findall(raw)) < 2 and not re.search(rb"</\w+>\s*<\w", raw):
+            raise
+        # An element around them all, on the first line, so that line numbers stay true.
+        document = Document.parse(
+            b"<cpumap>" + _DECLARATION.sub(b"", raw) + b"</cpumap>", name, InputError
+        )
+    if document.root.tag == "cpumap":
+        yield from ((document, child) for child in document.root)
+    else:
+        yield document, document.root
+
+
+def _read_element(document: Document, element: Any, cpu_map: CpuMap) -> Cpu:
+    if element.tag == "capabilities":
+        cpu = element.find("host/cpu")
+        if cpu is None or cpu.find("model") is None:
+            raise document.error(element, "no <host><cpu> with a model in <capabilities>")
+        return _host_cpu(document, cpu)
+    if element.tag == "domainCapabilities":
+        return _host_model(document, element)
+    if element.tag == "cpudata":
+        return _from_cpuid(document, element, cpu_map)
+    if element.tag == "cpu" and element.find("arch") is not None:
+        return _host_cpu(document, element)
+    return _request(document, element)
+
+
+def _host_cpu(document: Document, cpu: Any) -> HostCpu:
+    for attribute in ("mode", "match", "check"):
+        if cpu.get(attribute) is not None:
+            raise document.error(cpu, f"attribute {attribute} is only allowed for guest CPU")
+    features = _features(document, cpu)
+    for feature in features:
+        if feature.policy != "require":
+            raise document.error(cpu, f"a host CPU cannot {feature.policy} a feature")
+    return HostCpu(
+        arch=cpu.findtext("arch") or "x86_64",
+        model=cpu.findtext("model"),
+        vendor=cpu.findtext("vendor"),
+        features=features,
+        identity=_signature(document, cpu.find("signature")),
+        where=document.where(cpu),
+    )
+
+
+def _host_model(document: Document, capabilities: Any) -> HostCpu:
+    modes = {mode.get("name"): mode for mode in capabilities.iterfind("cpu/mode")}
+    mode = modes.get("host-model")
+    if mode is None or mode.get("supported") != "yes" or not mode.findtext("model"):
+        raise document.error(capabilities, "these domain capabilities describe no host-model CPU")
+    custom = modes.get("custom")
+    models = [] if custom is None else custom.findall("model")
+    return HostCpu(
+        arch=capabilities.findtext("arch") or "x86_64",
+        model=mode.findtext("model"),
+        vendor=mode.findtext("vendor"),
+        features=_features(document, mode),
+        fallback="forbid" if mode.find("model").get("fallback") == "forbid" else "allow",
+        usable=tuple(model.text for model in models if model.get("usable") == "yes")
+        if models
+        else None,
+        where=document.where(mode),
+    )
+
+
+def _features(document: Document, cpu: Any) -> tuple[FeaturePolicy, ...]:
+    features: dict[str, FeaturePolicy] = {}
+    for element in cpu.iterchildren("feature"):
+        name = element.get("name")
+        policy: Policy = document.choice(element, "policy", ("require", "disable")) or "require"
+        if not name:
+            raise document.error(element, "<feature> without name=")
+        if name in features:
+            raise document.error(element, f"CPU feature {name!r} specified more than once")
+        features[name] = FeaturePolicy(FeatureName(name), policy, element.sourceline)
+    return tuple(features.values())
+
+
+def _signature(document: Document, element: Any) -> Identity | None:
+    if element is None:
+        return None
+    return Identity(
+        *(
+            document.number(element, key, required=True) or 0
+            for key in ("family", "model", "stepping")
+        )
+    )
+
+
+def _request(document: Document, element: Any) -> CpuRequest:
+    from lxml import etree
+
+    request = parse_request(etree.tostring(element, with_tail=False), name=document.name)
+    # What was taken out of its document starts at line 1 again.
+    offset = element.sourceline - 1
+    features = tuple(replace(feature, line=feature.line + offset) for feature in request.features)
+    _, _, line = request.where.rpartition(":")
+    return replace(
+        request,
+        features=features,
+        where=f"{document.name}:{int(line) + offset}" if line.isdigit() else "",
+    )
+
+
+def _from_cpuid(document: Document, element: Any, cpu_map: CpuMap) -> HostCpu:
+    from cpumap.libvirt.rules.decode import host_of
+
+    return replace(host_of(cpudata(document, element), cpu_map), where=document.where(element))
+
+
+def _decoded(raw: bytes, cpu_map: CpuMap, name: str) -> HostCpu:
+    from cpumap.libvirt.rules.decode import host_of
+
+    return replace(host_of(read_cpuid(raw, name=name), cpu_map), where=name)
+
+
+def _saved(text: str, name: str) -> Iterator[HostCpu]:
+    """Hosts saved as JSON: one, a list, or several after another."""
+    decoder = json.JSONDecoder()
+    position = 0
+    while position < len(text):
+        try:
+            value, position = decoder.raw_decode(text, position)
+        except (json.JSONDecodeError, RecursionError) as err:
+            line = err.lineno if isinstance(err, json.JSONDecodeError) else 1
+            raise InputError(f"not JSON: {err}", f"{name}:{line}") from err
+        position += len(text[position:]) - len(text[position:].lstrip())
+        yield from (
+            _saved_host(entry, name) for entry in (value if isinstance(value, list) else [value])
+        )
+
+
+def _saved_host(entry: object, name: str) -> HostCpu:
+    if not isinstance(entry, Mapping) or entry.get("schema") != SCHEMA:
+        raise InputError(f"not a saved host: its schema is not {SCHEMA!r}", name)
+    try:
+        numbers, usable = entry.get("signature"), entry.get("usable-models")
+        said, context = entry.get("properties"), entry.get("context")
+        return HostCpu(
+            arch=_text(entry["arch"]),
+            model=None if entry["model"] is None else _text(entry["model"]),
+            vendor=None if entry["vendor"] is None else _text(entry["vendor"]),
+            features=tuple(
+                FeaturePolicy(FeatureName(feature), "require" if has else "disable")
+                for feature, has in entry["features"].items()
+            ),
+            identity=None if numbers is None else Identity(*(int(number) for number in numbers)),
+            usable=None if usable is None else tuple(_text(model) for model in usable),
+            properties=None if said is None else frozenset(map(PropertyName, _texts(said))),
+            machine=None if context is None else _text(context["machine"]),
+            accel=None if context is None or "accel" not in context else _accel(context["accel"]),
+            own=_saved_machine(entry.get("features-of")),
+            options={
+                PropertyName(name): _text(effect["option"])
+                for effect in entry.get("options", ())
+                for name in _texts(effect["gained"])
+            },
+            where=name,
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as err:
+        raise InputError(f"not a saved host: {type(err).__name__} at {err}", name) from err
+
+
+def _saved_machine(entry: Any) -> ThisMachine:
+    """Descriptions written by older releases have none."""
+    if entry is None:
+        return UNKNOWN_MACHINE
+    cpu, kernel = (
+        None if entry[of] is None else frozenset(map(FeatureName, _texts(entry[of]))) for of in _OWN
+    )
+    return ThisMachine(cpu, kernel, partial=bool(entry["partial"]), msrs=bool(entry["msrs"]))
+
+
+def _accel(value: object) -> Accel:
+    if value not in ("kvm", "tcg"):
+        raise ValueError(repr(value))
+    return "kvm" if value == "kvm" else "tcg"
+
+
+def _texts(value: object) -> list[str]:
+    if not isinstance(value, list):
+        raise ValueError(repr(value))
+    return [_text(entry) for entry in value]
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(repr(value))
+    return value

@@ -1,0 +1,71 @@
+"""What a CPU map is made of: vendors, features with their bits, and models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cpumap.cpu.bits import Bits
+from cpumap.cpu.names import FeatureName
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """Another spelling of a feature, and who uses it: `qemu` or `linux`."""
+
+    name: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """One `<feature>` of a map."""
+
+    name: FeatureName
+    bits: tuple[Bits, ...] = ()
+    """Where it sits; more than one entry means that all of them are needed."""
+    aliases: tuple[Alias, ...] = ()
+    migratable: bool = True
+    where: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Vendor:
+    """One `<vendor>`: libvirt's name and the 12 characters that CPUID leaf 0 spells."""
+
+    name: str
+    string: str
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A family, model and (None: any) set of steppings that a CPU model stands for."""
+
+    family: int
+    model: int
+    steppings: frozenset[int] | None = None
+
+    def fits(self, family: int, model: int, stepping: int) -> bool:
+        """Whether a CPU with these numbers is meant."""
+        known = self.steppings is None or stepping in self.steppings
+        return (self.family, self.model) == (family, model) and known
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One `<model>`, what it inherits included."""
+
+    name: str
+    features: frozenset[FeatureName]
+    listed: tuple[FeatureName, ...]
+    """The same features in the order written, those of the model it inherits from first."""
+    vendor: str | None = None
+    signatures: tuple[Signature, ...] = ()
+    decode_host: bool = True
+    """Whether a host CPU may be described as this model."""
+    decode_guest: bool = True
+    added: frozenset[FeatureName] = frozenset()
+    """Of `features`: those which the model did not have when it was first published."""
+    removed: frozenset[FeatureName] = frozenset()
+    """Features which it had once and has no more; none of them is in `features`."""
+    base: str | None = None
+    where: str = ""

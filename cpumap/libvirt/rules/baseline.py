@@ -1,0 +1,105 @@
+"""The CPU that every one of several can provide, by libvirt's rules (virConnectBaselineCPU)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from cpumap.cpu.host import Cpu
+from cpumap.cpu.names import FeatureName
+from cpumap.cpu.request import CpuRequest, FeaturePolicy
+from cpumap.errors import InputError, ResolveError
+from cpumap.libvirt.cpu_map.map import CpuMap
+from cpumap.libvirt.rules.compare import features_of_cpu
+from cpumap.libvirt.rules.decode import NO_BLOCKERS, Blockers, Known, best_fit, guest_policies
+
+NEVER_GIVEN = frozenset(
+    FeatureName(name) for name in ("cmt", "mbm_total", "mbm_local", "osxsave", "ospke")
+)
+"""Features of a host that no guest is given: resource monitoring, and what only a guest's kernel
+can switch on.
+"""
+
+
+def baseline(
+    cpus: Sequence[Cpu],
+    cpu_map: CpuMap,
+    *,
+    features: bool = False,
+    migratable: bool = False,
+    models: Collection[str] | None = None,
+    known: Collection[FeatureName] | None = None,
+    blockers: Blockers = NO_BLOCKERS,
+) -> CpuRequest:
+    """The guest CPU with everything that all of these have in common.
+
+    `features` names every feature of the model; `migratable` leaves out what keeps a guest from
+    being migrated;
+    `models` are the models that may be used, and `known` the features, if not all of the map's;
+    `blockers` are what a hypervisor cannot give of each model, and is disabled in the one chosen
+    (virConnectBaselineHypervisorCPU). Raises `ResolveError` when the CPUs have nothing in common,
+    `InputError` for a CPU without a model.
+    """
+    if not cpus:
+        raise InputError("a baseline needs at least one CPU")
+    for cpu in cpus:
+        if cpu.model is None and not cpu.features:
+            raise InputError("a CPU without a model has no baseline", cpu.where)
+    vendor, said = _common_vendor(cpus, cpu_map)
+    common = frozenset.intersection(*(features_of_cpu(cpu, cpu_map) for cpu in cpus))
+    if known is not None:
+        common &= frozenset(known)
+    if not common:
+        raise ResolveError("the CPUs are incompatible: they have no feature in common")
+    own = {cpu.model for cpu in cpus if cpu.model is not None}
+    fit = best_fit(Known(common, vendor), cpu_map, "guest", models, own, blockers)
+    listed = tuple(f for f in guest_policies(fit, cpu_map) if f.name not in NEVER_GIVEN)
+    if migratable:
+        listed = _migratable(
+            listed, cpu_map.ordered(fit.model.features & cpu_map.blocking), cpu_map
+        )
+    cpu = CpuRequest(
+        arch=cpus[0].arch,
+        mode="custom",
+        match="exact",
+        model=fit.model.name,
+        fallback="forbid" if models is not None or own == {fit.model.name} else "allow",
+        vendor=vendor if said else None,
+        features=listed,
+    )
+    return expanded(cpu, cpu_map) if features else cpu
+
+
+def _migratable(
+    listed: tuple[FeaturePolicy, ...], of_model: tuple[FeatureName, ...], cpu_map: CpuMap
+) -> tuple[FeaturePolicy, ...]:
+    """The features without those that block migration; one that the model has must be disabled."""
+    named = {feature.name for feature in listed if feature.policy == "disable"}
+    kept = (f for f in listed if f.policy != "require" or f.name not in cpu_map.blocking)
+    return (*kept, *(FeaturePolicy(name, "disable") for name in of_model if name not in named))
+
+
+def expanded(cpu: CpuRequest, cpu_map: CpuMap) -> CpuRequest:
+    """The same CPU with every feature of its model named, in alphabetical order."""
+    if cpu.model is None:
+        return cpu
+    named = {feature.name: feature for feature in cpu.features}
+    for name in cpu_map.model(cpu.model, cpu.where).features:
+        named.setdefault(name, FeaturePolicy(name, "require"))
+    return replace(cpu, features=tuple(named[name] for name in sorted(named)))
+
+
+def _common_vendor(cpus: Sequence[Cpu], cpu_map: CpuMap) -> tuple[str | None, bool]:
+    """The one vendor of all CPUs or their models, and whether every CPU names it itself."""
+    vendor: str | None = None
+    for cpu in cpus:
+        of_model = cpu_map.model(cpu.model, cpu.where).vendor if cpu.model else None
+        if cpu.vendor and of_model and cpu.vendor != of_model:
+            raise ResolveError(
+                f"CPU vendor {of_model} of model {cpu.model} differs from vendor {cpu.vendor}"
+            )
+        own = cpu.vendor or of_model
+        if own and vendor and own != vendor:
+            raise ResolveError(f"CPU vendors do not match: {vendor} and {own}")
+        vendor = vendor or own
+    return vendor, all(cpu.vendor for cpu in cpus)

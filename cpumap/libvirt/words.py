@@ -1,0 +1,56 @@
+"""What libvirt has words for: a `<feature>` that it does not know keeps a domain from starting."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cpumap.cpu.names import FeatureName
+from cpumap.libvirt.cpu_map.load import load_cpu_map
+from cpumap.libvirt.cpu_map.map import CpuMap
+from cpumap.system.data import data_path
+
+INSTALLED = Path("/usr/share/libvirt/cpu_map")
+"""Where libvirt's own CPU map is, on a machine that has libvirt."""
+
+
+OLDEST = "libvirt-9.0.json"
+"""The features that libvirt 9.0 knows, and those which it switches off in models that had them
+once.
+
+No later release has forgotten any of them.
+"""
+
+
+def libvirt_map(path: Path | str | None = None, arch: str = "x86_64") -> CpuMap:
+    """The CPU map whose features may be written as `<feature>`: the one given, else that of the
+    libvirt installed here.
+
+    Where no libvirt is, the shipped map with nothing in it that libvirt 9.0 did not know: what is
+    left out of `<cpu>` is named beside it, so this is always safe. Raises as `load_cpu_map`.
+    """
+    if path is not None:
+        return load_cpu_map(path, arch)
+    if (INSTALLED / "index.xml").is_file():
+        return load_cpu_map(INSTALLED, arch)
+    shipped = load_cpu_map(None, arch)
+    known = frozenset(FeatureName(name) for name in _oldest()["features"])
+    return replace(
+        shipped, aliases={name: others for name, others in shipped.aliases.items() if name in known}
+    )
+
+
+def removed_features(model: str) -> tuple[FeatureName, ...]:
+    """The features that libvirt switches off in this model of its own unless the domain names them.
+
+    They were in the model once; a domain of today has never had them, whatever QEMU's model says.
+    """
+    return tuple(FeatureName(name) for name in _oldest()["removed"].get(model, ()))
+
+
+def _oldest() -> Mapping[str, Any]:
+    stored: Mapping[str, Any] = json.loads(data_path(OLDEST).read_bytes())
+    return stored

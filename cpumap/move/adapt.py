@@ -1,0 +1,147 @@
+"""An explicit CPU for another QEMU release: what that release names differently, lacks, or has
+more of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from cpumap.cpu.expansion import Context, CpuModel
+from cpumap.cpu.explicit import ExplicitCpu
+from cpumap.cpu.names import PER_INSTANCE, Property, PropertyName, Value
+from cpumap.pin.resolve import NOT_NAMED, ONLY_OF_HOST_MODELS, canonical_names, is_refused
+from cpumap.sources.machines import find_machine
+from cpumap.sources.source import Source
+
+LEGACY_CACHE = PropertyName("legacy-cache")
+
+
+@dataclass(frozen=True, slots=True)
+class Unnamed:
+    """A property that the source's CPU has and that the target cannot be told."""
+
+    name: PropertyName
+    value: Value
+    as_if: Value | None
+    """The value that the target behaves by; None when nobody knows."""
+    feature: bool = False
+    """Whether it is a bit of CPUID or of an MSR."""
+
+    @property
+    def matters(self) -> bool:
+        """Whether the target cannot be expected to behave as the source does."""
+        return self.value != self.as_if
+
+
+@dataclass(frozen=True, slots=True)
+class Adapted:
+    """An explicit CPU in the target's names, and what could not be said there."""
+
+    cpu: ExplicitCpu
+    unnamed: tuple[Unnamed, ...] = ()
+
+
+def adapt(cpu: ExplicitCpu, source: Source, target: Source, machine: str | None = None) -> Adapted:
+    """The same CPU for the target's machine type (None: the one it has now).
+
+    Properties that only the target has are off when they are features, and otherwise what the
+    target itself gives on the machine type of the source's release. Errors: `UnknownName` for a
+    machine type the target does not have.
+    """
+    place = find_machine(target, machine or cpu.context.machine)
+    moved = replace(cpu, context=Context(target.version, target.arch, place.name, target.accel))
+    if target.version == source.version:
+        return Adapted(moved)
+    model = cpu.model if cpu.model in {d.name for d in target.definitions(place.name)} else "base"
+    ours = {prop.name: prop for prop in cpu.properties}
+    theirs = _target_properties(model, source, target)
+    kept = {name: prop for name, prop in ours.items() if name in theirs}
+    values = {name: prop.value for name, prop in theirs.items()}
+    added = {
+        n: prop
+        for n, prop in theirs.items()
+        if n not in ours and not is_refused(n, prop.value, values)
+    }
+    if kept.get(LEGACY_CACHE, _NOTHING).value is False and not has_cache_table(target, model):
+        kept[LEGACY_CACHE] = Property(
+            LEGACY_CACHE, True, f"{model} has no cache table in QEMU {release(target)}"
+        )
+    named = {**kept, **added}
+    static = target.expand(place.name, CpuModel(model), "static")
+    return Adapted(
+        replace(
+            moved,
+            model=model,
+            typename=f"{model}-{target.arch}-cpu",
+            properties=tuple(prop for _, prop in sorted(named.items())),
+            features=frozenset(name for name in named if isinstance(static.get(name), bool)),
+        ),
+        tuple(
+            _unnamed(
+                (prop for name, prop in ours.items() if name not in theirs),
+                cpu.model,
+                source,
+                target,
+            )
+        ),
+    )
+
+
+_NOTHING = Property(PropertyName(""), "")
+
+
+def release(source: Source) -> str:
+    """The release that machine types are named after: `7.2` of 7.2.22."""
+    return ".".join(source.version.split(".")[:2])
+
+
+def machine_of_release(source: Source, wanted: str) -> str:
+    """The source's machine type of another release, or the nearest that it still or already has."""
+    numbered = {_numbers(m.name): m.name for m in source.machines() if m.name.startswith("pc-q35-")}
+    numbers = _numbers(f"-{wanted}")
+    older = [number for number in numbered if number <= numbers]
+    return numbered[max(older) if older else min(numbered)]
+
+
+def _numbers(machine: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in machine.rpartition("-")[2].split("."))
+
+
+def has_cache_table(source: Source, model: str) -> bool:
+    """Whether the model has caches of its own in this QEMU: legacy-cache is off by default only
+    then.
+    """
+    newest = machine_of_release(source, release(source))
+    return source.expand(newest, CpuModel(model), "full").get(LEGACY_CACHE) is False
+
+
+def _target_properties(
+    model: str, source: Source, target: Source
+) -> Mapping[PropertyName, Property]:
+    """Every property of the model that the target can be told, with the value for a CPU that
+    does not name it.
+    """
+    era = machine_of_release(target, release(source))
+    full = target.expand(era, CpuModel(model), "full")
+    static = target.expand(era, CpuModel(model), "static")
+    found = {}
+    for name in canonical_names(full, static) - PER_INSTANCE - ONLY_OF_HOST_MODELS - NOT_NAMED:
+        if name in static and isinstance(static[name], bool):
+            found[name] = Property(name, False, f"not in QEMU {release(source)}")
+        else:
+            found[name] = Property(name, full[name], f"as on {era}")
+    return found
+
+
+def _unnamed(
+    properties: Iterable[Property], model: str, source: Source, target: Source
+) -> Iterable[Unnamed]:
+    era = machine_of_release(source, release(target))
+    full = source.expand(era, CpuModel(model), "full")
+    static = source.expand(era, CpuModel(model), "static")
+    for prop in properties:
+        is_feature = prop.name in static and isinstance(prop.value, bool)
+        yield Unnamed(
+            prop.name, prop.value, False if is_feature else full.get(prop.name), is_feature
+        )

@@ -1,0 +1,81 @@
+"""An explicit CPU taken to where it will run, with what will differ there said beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from cpumap.arch.x86.kvm import supported_cpuid
+from cpumap.cpu.expansion import CpuModel, Expansion
+from cpumap.cpu.explicit import ExplicitCpu
+from cpumap.cpu.names import PropertyName, Value
+from cpumap.cpu.request import machine_topology
+from cpumap.libvirt.cpu_map.map import CpuMap
+from cpumap.move.adapt import Adapted, adapt
+from cpumap.move.predict import NOTHING, Prediction, predict
+from cpumap.move.xsave import Components
+from cpumap.sources.cached import CachedSource
+from cpumap.sources.live import QemuSource
+from cpumap.sources.source import Source
+
+
+def hold(
+    cpu: ExplicitCpu,
+    expansion: Expansion,
+    source: Source,
+    target: Source,
+    cpu_map: CpuMap,
+    *,
+    machine: str | None = None,
+    only: frozenset[PropertyName] | None = None,
+) -> tuple[ExplicitCpu, Prediction]:
+    """The CPU in the target's own names on its machine type (None: the same), and what a guest will
+    see differ.
+
+    `cpu` names every property, as `resolve` does. With `only`, those are named, what was asked for,
+    and on another QEMU what its model has otherwise. Errors: `UnknownName` for a machine type the
+    target does not have.
+    """
+    moved = adapt(cpu, source, target, machine)
+    prediction = foreseen(cpu, expansion.realised, moved, target, cpu_map)
+    if only is None:
+        return moved.cpu, prediction
+    kept = only | {prop.name for prop in expansion.asked}
+    if target.version != source.version:
+        kept |= _unlike(moved.cpu, target)
+    return replace(
+        moved.cpu, properties=tuple(prop for prop in moved.cpu.properties if prop.name in kept)
+    ), prediction
+
+
+def foreseen(
+    cpu: ExplicitCpu,
+    realised: Mapping[PropertyName, Value],
+    moved: Adapted,
+    target: Source,
+    cpu_map: CpuMap,
+) -> Prediction:
+    """What a guest will see differ when this CPU, which has these realised properties, is the
+    moved one there.
+    """
+    if cpu.context.qemu == moved.cpu.context.qemu:
+        return NOTHING
+    return predict(
+        cpu, realised, moved, cpu_map, machine_topology(cpu.request), _xsave_components(target)
+    )
+
+
+def _xsave_components(target: Source) -> Components | None:
+    """The XSAVE components that KVM gives where the target runs; None where that is not here."""
+    if target.accel != "kvm" or not isinstance(target, QemuSource | CachedSource):
+        return None
+    leaves = supported_cpuid().cpuid
+    return {
+        sub: regs[:2] for (leaf, sub), regs in leaves.items() if leaf == 0xD and sub > 1 and regs[0]
+    }
+
+
+def _unlike(cpu: ExplicitCpu, target: Source) -> frozenset[PropertyName]:
+    """What the target's own model would have otherwise."""
+    model = target.expand(cpu.context.machine, CpuModel(cpu.model), "full")
+    return frozenset(prop.name for prop in cpu.properties if model.get(prop.name) != prop.value)

@@ -1,0 +1,64 @@
+"""What predictions are made from: a CPU in a QEMU release, and the facts in `data/`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal, cast
+
+from cpumap.cpu.bits import Register
+from cpumap.cpu.names import Accel, PropertyName, Value
+from cpumap.cpu.topology import Topology
+from cpumap.system.data import data_path
+
+AMD = ("AuthenticAMD", "HygonGenuine")
+
+
+ONE_VCPU = Topology()
+
+
+Where = tuple[int, int, Register | Literal["msr"]]
+"""Leaf, subleaf, register; or the number of an MSR, 0, `msr`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """A CPU in one QEMU release, with every property that is known of it."""
+
+    release: str
+    accel: Accel
+    model: str
+    values: Mapping[PropertyName, Value]
+
+    def get(self, name: str) -> Value | None:
+        """The property's value; None where there is none."""
+        return self.values.get(PropertyName(name))
+
+    def number(self, name: str) -> int:
+        """The property's number; 0 where it has none."""
+        value = self.get(name)
+        return value if isinstance(value, int) else 0
+
+
+def crossed(since: str, before: Side, after: Side) -> bool:
+    """Whether one of the two is older than this release, and the other is not."""
+    older, newer = sorted((numbers(before.release), numbers(after.release)))
+    return older < numbers(since) <= newer
+
+
+def numbers(release: str) -> tuple[int, ...]:
+    """A release as numbers, to be compared."""
+    return tuple(int(part) for part in release.split("."))
+
+
+def widened(count: int) -> int:
+    """The next power of two, which is what APIC IDs have room for."""
+    return 1 << (count - 1).bit_length()
+
+
+@cache
+def stored_facts(name: str) -> dict[str, Any]:
+    """A file of `data/`, read once."""
+    return cast(dict[str, Any], json.loads(data_path(name).read_bytes()))

@@ -1,0 +1,92 @@
+"""Where a CPU will run: held there, or refused with every bit that would differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cpumap.cpu.expansion import Expansion
+from cpumap.cpu.explicit import ExplicitCpu
+from cpumap.cpu.names import Accel, PropertyName
+from cpumap.errors import Drift
+from cpumap.libvirt.cpu_map.map import CpuMap
+from cpumap.move.hold import hold
+from cpumap.move.predict import Prediction
+from cpumap.pin.compact import changing_properties
+from cpumap.sources.choose import started
+from cpumap.sources.recorded import RecordedSource, find_recording, recordings
+from cpumap.sources.source import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What the user said of the place, and of a CPU that cannot stay the same there."""
+
+    qemu: str | None = None
+    """A binary, or a recorded release; None: where answers come from."""
+    machine: str | None = None
+    """None: the machine type that the CPU has."""
+    compact: bool = False
+    """Whether to name only what some machine type or release changes."""
+    allow_drift: bool = False
+
+
+def held(
+    cpu: ExplicitCpu,
+    expansion: Expansion,
+    source: Source,
+    cpu_map: CpuMap,
+    target: Target,
+    place: Source | None = None,
+) -> tuple[ExplicitCpu, tuple[str, ...]]:
+    """The CPU as it must be named where it will run, and what will differ there although that is
+    allowed.
+
+    `place` is the target's QEMU, open (None: the source). Errors: `Drift`, `UnknownName` for a
+    machine type.
+    """
+    place = place or source
+    only = _changing(cpu, source, place) if target.compact else None
+    moved, prediction = hold(
+        cpu, expansion, source, place, cpu_map, machine=target.machine, only=only
+    )
+    lines = tuple(drift_lines(prediction))
+    if lines and not target.allow_drift:
+        where = f"QEMU {moved.context.qemu}, {moved.context.machine}"
+        head = f"this CPU cannot stay the same in {where} (--allow-drift writes it all the same):"
+        raise Drift("\n  ".join([head, *lines]))
+    return moved, lines
+
+
+def opened(qemu: str, accel: Accel, *, cache: bool = True) -> Source:
+    """The source for a target's QEMU. The caller closes it. Errors: `UnknownName`,
+    `SourceError`.
+    """
+    if Path(qemu).is_file() and not qemu.endswith(".json"):
+        return started(qemu, accel, cache=cache)
+    return RecordedSource(find_recording(qemu, accel))
+
+
+def drift_lines(prediction: Prediction) -> Iterator[str]:
+    """What will differ, bit by bit, and what cannot be told."""
+    for found in prediction.differences:
+        what = (
+            f"MSR 0x{found.leaf:x}"
+            if found.register == "msr"
+            else f"CPUID 0x{found.leaf:x}.{found.subleaf:x}"
+        )
+        register = "" if found.register == "msr" else f".{found.register.upper()}"
+        yield f"{what}{register} bits 0x{found.xor:x}: {found.cause}"
+    yield from (
+        f"not known beforehand: {reason} (`verify --target-qemu` measures it)"
+        for reason in prediction.unknown
+    )
+
+
+def _changing(cpu: ExplicitCpu, source: Source, place: Source) -> frozenset[PropertyName]:
+    """What changes within the two QEMUs, and in any that is recorded."""
+    known = [
+        RecordedSource(path) for path in recordings() if path.stem.endswith(f"_{source.accel}")
+    ]
+    return changing_properties(cpu, [source, place, *known])

@@ -1,0 +1,112 @@
+"""Leaf 0xD: what a guest reads of XSAVE's components and their sizes, which is not the
+properties' alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from cpumap.move.side import Side, Where, crossed, stored_facts
+
+Components = Mapping[int, tuple[int, int]]
+"""Component of XSAVE → its size and its offset in bytes, as subleaves of leaf 0xD have them."""
+
+
+_AVX = 2
+
+
+_SIZE_SHOWN = ("xsaveopt", "xsavec", "xgetbv1", "xsaves")
+"""Without any of these KVM guests have no subleaf 1."""
+
+
+_SIZE_BY_KERNEL = ("xsavec", "xsaves")
+
+
+def xsave(
+    before: Side, after: Side, of_host: Components | None, unknown: list[str]
+) -> Iterator[tuple[Where, int, str]]:
+    """Every register of leaf 0xD that differs, by which bits, and why; what cannot be told goes to
+    `unknown`.
+
+    `of_host` are the components that the host's KVM gives; None where nobody knows.
+    """
+    if after.get("xsave") is not True:
+        return
+    facts = stored_facts("drift.json")["xsave"]
+    if after.accel == "kvm":
+        yield from _size(before, after, facts, unknown)
+        yield from _shown(before, after, facts, of_host, unknown)
+    else:
+        yield from _by_tcg(before, after, facts)
+
+
+def _size(
+    before: Side, after: Side, facts: Mapping[str, Any], unknown: list[str]
+) -> Iterator[tuple[Where, int, str]]:
+    """The size of the compacted form."""
+    how = facts["kvm"]["size"]
+    if not crossed(how["since"], before, after) or not any(
+        after.get(name) is True for name in _SIZE_SHOWN
+    ):
+        return
+    has = _has(after, facts)
+    if has - {_AVX} or any(after.get(name) is True for name in _SIZE_BY_KERNEL):
+        unknown.append(f"{how['cause']}: measured with AVX, without XSAVEC, MPX, AVX-512 and PKU")
+    else:
+        yield (0xD, 1, "ebx"), _compacted(has, facts), how["cause"]
+
+
+def _shown(
+    before: Side,
+    after: Side,
+    facts: Mapping[str, Any],
+    of_host: Components | None,
+    unknown: list[str],
+) -> Iterator[tuple[Where, int, str]]:
+    """Components that the host has and the CPU has not."""
+    how = facts["kvm"]["shown"]
+    if not crossed(how["since"], before, after):
+        return
+    if of_host is None:
+        unknown.append(f"{how['cause']}: which the host has")
+        return
+    for component in of_host.keys() - _has(after, facts):
+        size, offset = of_host[component]
+        yield (0xD, component, "eax"), size, how["cause"]
+        yield (0xD, component, "ebx"), offset, how["cause"]
+
+
+def _by_tcg(
+    before: Side, after: Side, facts: Mapping[str, Any]
+) -> Iterator[tuple[Where, int, str]]:
+    of_before, of_after = (_tcg_leaf(side, facts) for side in (before, after))
+    for where in of_before.keys() | of_after.keys():
+        if xor := of_before.get(where, 0) ^ of_after.get(where, 0):
+            yield where, xor, facts["tcg"]["cause"]
+
+
+def _tcg_leaf(side: Side, facts: Mapping[str, Any]) -> dict[Where, int]:
+    how = facts["tcg"]["releases"][side.release]
+    known = {int(bit): part for bit, part in facts["components"].items()}
+    has = _has(side, facts) - set(how["never"])
+    leaf: dict[Where, int] = {
+        (0xD, 0, "eax"): 3 | sum(1 << bit for bit in has),
+        (0xD, 0, "ecx"): max([0x240, *(known[bit]["offset"] + known[bit]["size"] for bit in has)]),
+        (0xD, 1, "ebx"): _compacted(has, facts) if how["compacted"] else 0,
+    }
+    for bit in known if how["all_shown"] else has:
+        leaf[0xD, bit, "eax"] = 0 if bit in how["never"] else known[bit]["size"]
+        leaf[0xD, bit, "ebx"] = known[bit]["offset"]
+    return leaf
+
+
+def _has(side: Side, facts: Mapping[str, Any]) -> set[int]:
+    parts = facts["components"].items()
+    return {
+        int(bit) for bit, part in parts if any(side.get(name) is True for name in part["features"])
+    }
+
+
+def _compacted(has: set[int], facts: Mapping[str, Any]) -> int:
+    return 0x240 + sum(int(facts["components"][str(bit)]["size"]) for bit in has)

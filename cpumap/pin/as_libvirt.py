@@ -1,0 +1,250 @@
+"""What libvirt's own QEMU driver passes as `-cpu` for a request, to the letter. Judged against
+libvirt 9.0.
+
+Where libvirt needs its host to answer (host-model, match='minimum', policy='optional'), so would
+this: refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cpumap.cpu.expansion import CpuModel
+from cpumap.cpu.names import FeatureName, Property, Value
+from cpumap.cpu.request import CpuRequest
+from cpumap.errors import ResolveError, UnknownName
+from cpumap.libvirt.cpu_map.map import CpuMap
+from cpumap.libvirt.layout import COMMANDLINE
+from cpumap.pin.expand import DEFAULT_MODELS
+from cpumap.sources.machines import find_machine
+from cpumap.sources.source import Source
+
+HOST_MODES = {"host-passthrough": "host", "maximum": "max"}
+
+
+NEVER_PASSED = frozenset({"cmt", "mbm_total", "mbm_local", "osxsave", "ospke"})
+"""Features that libvirt knows of hosts and QEMU has no property for: left out whatever the
+policy.
+"""
+
+
+PINNED_BY = {"force": True, "require": True, "disable": False, "forbid": False}
+
+
+def libvirt_cpu_args(
+    request: CpuRequest, cpu_map: CpuMap, source: Source | None = None
+) -> tuple[str, ...]:
+    """`-cpu` and its value, then what `-global` options the request came with.
+
+    `cpu_map` is libvirt's. With a `source`, its QEMU is asked for the default CPU, for the models
+    it has and for the features it knows; without one, every model and feature of the map counts as
+    known, and the default CPU is libvirt's own choice. `ResolveError` with libvirt's reason for
+    what libvirt refuses, `UnknownName` for a model or feature that is not in the map.
+    """
+    _refuse_unsupported(request, cpu_map)
+    model = HOST_MODES.get(request.mode or "") or request.model or _default_model(request, source)
+    if request.mode == "custom":
+        _refuse_unknown_model(request, cpu_map, source)
+    pieces = [model, *_model_pieces(request), *_feature_pieces(request, cpu_map, source)]
+    pieces += [
+        _text(setting)
+        for setting in request.settings
+        if setting.origin not in ("-global", COMMANDLINE)
+    ]
+    pieces += [*_cache_pieces(request), *_phys_bits_pieces(request)]
+    beside = [setting for setting in request.settings if setting.origin == "-global"]
+    return ("-cpu", ",".join(pieces), *_globals(request, beside))
+
+
+def _refuse_unsupported(request: CpuRequest, cpu_map: CpuMap) -> None:
+    """The refusals of libvirt's QEMU driver that depend on the request alone."""
+    for reason in (
+        _topology_refused(request),
+        _cache_refused(request),
+        _phys_bits_refused(request),
+    ):
+        if reason:
+            raise _refusal(request, reason)
+    for feature in request.features:
+        if feature.name not in cpu_map.features:
+            raise UnknownName(
+                f"unknown CPU feature: {feature.name}", _feature_place(request, feature.line)
+            )
+    if request.mode == "host-passthrough" and request.accel == "tcg":
+        raise _refusal(
+            request,
+            f"CPU mode 'host-passthrough' for {request.arch} qemu domain on {request.arch} host"
+            " is not supported by hypervisor",
+        )
+    _refuse_host_dependent(request)
+
+
+def _refuse_host_dependent(request: CpuRequest) -> None:
+    if request.mode == "host-model":
+        raise _refusal(
+            request, "mode 'host-model' depends on the host: update it against one first"
+        )
+    if request.mode != "custom":
+        return
+    if request.match == "minimum":
+        raise _refusal(request, "match 'minimum' depends on the host: update it against one first")
+    for feature in request.features:
+        if feature.policy == "optional" and feature.name not in NEVER_PASSED:
+            raise _refusal(
+                request,
+                f"policy 'optional' of feature '{feature.name}' depends on the host: update it "
+                "against one first",
+            )
+
+
+def _topology_refused(request: CpuRequest) -> str:
+    topology = request.topology
+    if topology is None:
+        return ""
+    count = topology.sockets * topology.dies * topology.clusters * topology.cores * topology.threads
+    return "" if count == request.vcpus else "CPU topology doesn't match maximum vcpu count"
+
+
+def _cache_refused(request: CpuRequest) -> str:
+    cache = request.cache
+    if cache is None:
+        return ""
+    if cache.mode == "emulate":
+        return (
+            "" if cache.level == 3 else "CPU cache mode 'emulate' can only be used with level='3'"
+        )
+    if cache.mode == "passthrough" and request.mode not in HOST_MODES:
+        return (
+            "CPU cache mode 'passthrough' can only be used with 'host-passthrough' / 'maximum' CPUs"
+        )
+    return "" if cache.level is None else f"unsupported CPU cache level for mode '{cache.mode}'"
+
+
+def _phys_bits_refused(request: CpuRequest) -> str:
+    wanted = request.maxphysaddr
+    if wanted is None:
+        return ""
+    if wanted.mode == "emulate" and wanted.bits is None:
+        return "if using CPU maximum physical address mode='emulate', bits= must be specified too"
+    if wanted.mode == "passthrough" and wanted.bits is not None:
+        return "CPU maximum physical address bits number specification cannot be used with mode='passthrough'"
+    return ""
+
+
+def _refuse_unknown_model(request: CpuRequest, cpu_map: CpuMap, source: Source | None) -> None:
+    if request.model not in cpu_map.models:
+        raise UnknownName(f"Unknown CPU model {request.model}", request.where)
+    if source is None:
+        return
+    machine = find_machine(source, request.machine, request.where).name
+    if request.model in {definition.name for definition in source.definitions(machine)}:
+        return
+    raise _refusal(
+        request,
+        f"CPU model {request.model} is not supported by hypervisor"
+        + (
+            ""
+            if request.fallback == "forbid"
+            else " (libvirt would choose the nearest one that its host's QEMU has)"
+        ),
+    )
+
+
+def _default_model(request: CpuRequest, source: Source | None) -> str:
+    """The machine type's default CPU, as QEMU reports it; without a source qemu64, or qemu32 for
+    i686.
+    """
+    if source is not None:
+        machine = find_machine(source, request.machine, request.where)
+        if machine.default_cpu:
+            return machine.default_cpu.removesuffix("-cpu").rpartition("-")[0]
+    if request.arch not in DEFAULT_MODELS:
+        raise _refusal(request, f"no default CPU is known for {request.arch}")
+    return DEFAULT_MODELS[request.arch]
+
+
+def _model_pieces(request: CpuRequest) -> Iterator[str]:
+    if request.mode == "host-passthrough" or (
+        request.mode == "maximum" and request.migratable is not None
+    ):
+        yield f"migratable={'off' if request.migratable is False else 'on'}"
+    if request.vendor_id and request.mode not in HOST_MODES:
+        yield f"vendor={request.vendor_id}"
+
+
+def _feature_pieces(request: CpuRequest, cpu_map: CpuMap, source: Source | None) -> Iterator[str]:
+    """The features in the request's order, then those which the model has lost since it was
+    published.
+    """
+    states = {
+        feature.name: PINNED_BY[feature.policy]
+        for feature in request.features
+        if feature.policy in PINNED_BY and feature.name not in NEVER_PASSED
+    }
+    if request.mode == "custom" and request.model is not None:
+        mentioned = {feature.name for feature in request.features}
+        states |= dict.fromkeys(sorted(cpu_map.model(request.model).removed - mentioned), False)
+    for name, on in states.items():
+        if on or _known(name, request, cpu_map, source):
+            yield f"{cpu_map.property_of(name)}={'on' if on else 'off'}"
+
+
+def _known(name: FeatureName, request: CpuRequest, cpu_map: CpuMap, source: Source | None) -> bool:
+    """Whether the QEMU has this feature at all: its full expansion of any model says."""
+    if source is None:
+        return True
+    machine = find_machine(source, request.machine, request.where).name
+    return cpu_map.property_of(name) in source.expand(machine, CpuModel("qemu64"), "full")
+
+
+def _text(setting: Property) -> str:
+    """The setting as libvirt writes it: it has its own ways for spinlocks and crash."""
+    if setting.name == "hv-spinlocks" and isinstance(setting.value, int):
+        return f"{setting.name}=0x{setting.value:x}"
+    if setting.name == "hv-crash" and setting.value is True:
+        return setting.name
+    return f"{setting.name}={_value(setting.value)}"
+
+
+def _value(value: Value) -> str:
+    return ("on" if value else "off") if isinstance(value, bool) else str(value)
+
+
+def _cache_pieces(request: CpuRequest) -> Iterator[str]:
+    if request.cache is None:
+        return
+    host = request.mode in HOST_MODES
+    match request.cache.mode:
+        case "emulate":
+            yield from ("l3-cache=on", "host-cache-info=off")[: 1 + host]
+        case "passthrough":
+            yield from ("host-cache-info=on", "l3-cache=off")
+        case "disable":
+            yield from ("host-cache-info=off", "l3-cache=off")[1 - host :]
+
+
+def _phys_bits_pieces(request: CpuRequest) -> Iterator[str]:
+    """`limit` is an attribute that libvirt 9.0 passed over; later releases write it like this."""
+    wanted = request.maxphysaddr
+    if wanted is None:
+        return
+    if wanted.mode == "emulate":
+        yield f"phys-bits={wanted.bits}"
+        return
+    yield "host-phys-bits=on"
+    if wanted.limit is not None:
+        yield f"host-phys-bits-limit={wanted.limit}"
+
+
+def _globals(request: CpuRequest, settings: list[Property]) -> Iterator[str]:
+    driver = "i386-cpu" if request.arch == "i686" else f"{request.arch}-cpu"
+    for setting in settings:
+        yield from ("-global", f"{driver}.{setting.name}={_value(setting.value)}")
+
+
+def _feature_place(request: CpuRequest, line: int) -> str:
+    return f"{request.where.rpartition(':')[0]}:{line}" if line else request.where
+
+
+def _refusal(request: CpuRequest, reason: str) -> ResolveError:
+    return ResolveError(f"{request.where}: {reason}" if request.where else reason)

@@ -1,0 +1,245 @@
+"""What a requested CPU is on one QEMU: asks a `Source`. Feature names become property names here
+and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from cpumap.cpu.expansion import Context, CpuModel, Definition, Expansion, Machine, Realised
+from cpumap.cpu.names import Property, PropertyName, Value
+from cpumap.cpu.request import CpuRequest, FeaturePolicy
+from cpumap.errors import CannotRealise, ResolveError, UnknownName
+from cpumap.libvirt.cpu_map.map import CpuMap
+from cpumap.libvirt.layout import COMMANDLINE
+from cpumap.libvirt.words import removed_features
+from cpumap.sources.machines import find_machine
+from cpumap.sources.source import Source
+
+ON = frozenset({"force", "require", "optional"})
+
+
+OUTSIDE_CPU_OPTION = frozenset({"-global", COMMANDLINE})
+"""Origins of settings that QEMU is given beside `-cpu`."""
+
+
+DEFAULT_MODELS = {"i686": "qemu32", "x86_64": "qemu64"}
+"""The CPU of a guest that names none, by guest architecture, where the machine type does not say
+(libvirt's choice).
+"""
+
+
+def expand(
+    request: CpuRequest,
+    source: Source,
+    cpu_map: CpuMap,
+    *,
+    machine: str | None = None,
+    must_realise: bool = True,
+) -> Expansion:
+    """What this QEMU makes of the request under its machine type, or under `machine`.
+
+    A running QEMU can make no other CPU than it has: where that need not be, its full expansion is
+    taken instead, which leaves address bits and microcode revision to QEMU, and what is lacking is
+    known for the model alone. Errors: `UnknownName` for a model, feature or machine type nobody
+    knows, `ResolveError` for one that needs a host to be known, `SourceError` when QEMU fails.
+    """
+    where = find_machine(source, machine or request.machine, request.where)
+    definitions = {definition.name: definition for definition in source.definitions(where.name)}
+    name, below = _model(request, where, definitions, source, cpu_map)
+    definition = definitions[name]
+    bare = source.expand(where.name, CpuModel(name), "full")
+    asked = tuple(_known([*below, *requested_properties(request, cpu_map)], bare, request, source))
+    # asked under the very name: old machine types change Haswell, and not the Haswell-v1 that it
+    # stands for
+    model = CpuModel(name, {prop.name: prop.value for prop in asked})
+    full = source.expand(where.name, model, "full")
+    try:
+        realised = source.realise(where.name, model)
+    except CannotRealise:
+        if must_realise:
+            raise
+        realised = Realised(
+            full, {n: n for n in definition.unavailable if full.get(PropertyName(n)) is True}
+        )
+    return Expansion(
+        context=Context(source.version, request.arch, where.name, source.accel),
+        model=replace(model, name=_versioned(definition, definitions)),
+        definition=definition,
+        asked=asked,
+        static=source.expand(where.name, model, "static"),
+        full=full,
+        realised=realised.properties,
+        unavailable=realised.filtered,
+        unmet=realised.unmet,
+        nameless=realised.nameless,
+    )
+
+
+def requested_properties(request: CpuRequest, cpu_map: CpuMap) -> Iterable[Property]:
+    """What the request sets on top of its model, in QEMU's names; a later one of the same name
+    wins.
+
+    As in QEMU, what is set by `-global` gives way to everything that stands in `-cpu`.
+    """
+    outside = [setting for setting in request.settings if setting.origin in OUTSIDE_CPU_OPTION]
+    yield from outside
+    if request.vendor_id:
+        yield Property(PropertyName("vendor"), request.vendor_id, "vendor_id")
+    if request.migratable is not None:
+        yield Property(PropertyName("migratable"), request.migratable, "migratable")
+    if request.by_libvirt and request.mode == "custom" and request.model:
+        for name in removed_features(request.model):
+            yield Property(
+                cpu_map.property_of(name), False, "libvirt, which has removed it from the model"
+            )
+    for feature in request.features:
+        yield Property(
+            cpu_map.property_of(feature.name), feature.policy in ON, f"policy {feature.policy}"
+        )
+    yield from (setting for setting in request.settings if setting not in outside)
+    yield from _cache(request)
+    yield from _phys_bits(request)
+
+
+def _cache(request: CpuRequest) -> Iterable[Property]:
+    if request.cache is None:
+        return
+    host = request.mode in ("host-passthrough", "maximum")
+    if request.cache.mode == "passthrough":
+        yield Property(PropertyName("host-cache-info"), True, "cache passthrough")
+    elif host:
+        yield Property(PropertyName("host-cache-info"), False, f"cache {request.cache.mode}")
+    yield Property(
+        PropertyName("l3-cache"), request.cache.mode == "emulate", f"cache {request.cache.mode}"
+    )
+
+
+def _phys_bits(request: CpuRequest) -> Iterable[Property]:
+    wanted = request.maxphysaddr
+    if wanted is None:
+        return
+    if wanted.mode == "passthrough":
+        yield Property(PropertyName("host-phys-bits"), True, "maxphysaddr passthrough")
+        if wanted.limit is not None:
+            yield Property(PropertyName("host-phys-bits-limit"), wanted.limit, "maxphysaddr limit")
+    elif wanted.bits is not None:
+        yield Property(PropertyName("phys-bits"), wanted.bits, "maxphysaddr emulate")
+
+
+def _model(
+    request: CpuRequest,
+    machine: Machine,
+    definitions: Mapping[str, Definition],
+    source: Source,
+    cpu_map: CpuMap,
+) -> tuple[str, list[Property]]:
+    """QEMU's model for the request, and what the CPU map puts on it where QEMU does not know the
+    model itself.
+    """
+    if request.mode == "host-model":
+        raise ResolveError(
+            f"{request.where}: host-model means the host's CPU: say which host (--host FILE)"
+        )
+    if request.mode == "host-passthrough":
+        return ("host" if source.accel == "kvm" else "max"), []
+    if request.mode == "maximum":
+        return "max", []
+    name = request.model or _default_model(request, machine)
+    if name in definitions:
+        return name, []
+    return _compiled(name, request, definitions, source, cpu_map)
+
+
+def _default_model(request: CpuRequest, machine: Machine) -> str:
+    if request.arch == "x86_64" and machine.default_cpu:
+        return machine.default_cpu.removesuffix("-cpu").removesuffix("-x86_64")
+    return DEFAULT_MODELS.get(request.arch, "qemu64")
+
+
+def _compiled(
+    name: str,
+    request: CpuRequest,
+    definitions: Mapping[str, Definition],
+    source: Source,
+    cpu_map: CpuMap,
+) -> tuple[str, list[Property]]:
+    """A model that only the CPU map has, on the nearest model it inherits from that QEMU has, or
+    on `base`.
+    """
+    try:
+        model = cpu_map.model(name, request.where)
+    except UnknownName as err:
+        message = f"CPU model {name!r} is known neither to {source.label} nor to the CPU map {cpu_map.path}"
+        raise UnknownName(message, request.where) from err
+    parent = model.base
+    while parent and parent not in definitions:
+        parent = cpu_map.model(parent).base
+    below = cpu_map.model(parent).features if parent else frozenset()
+    origin = f"CPU map model {name}"
+    found = [
+        Property(cpu_map.property_of(feature), True, origin)
+        for feature in sorted(model.features - below)
+    ]
+    found += [
+        Property(cpu_map.property_of(feature), False, origin)
+        for feature in sorted(below - model.features)
+    ]
+    if model.vendor and model.vendor in cpu_map.vendors:
+        found.append(Property(PropertyName("vendor"), cpu_map.vendors[model.vendor].string, origin))
+    for signature in model.signatures[:1]:
+        stepping = min(signature.steppings) if signature.steppings else 0
+        numbers = {"family": signature.family, "model": signature.model, "stepping": stepping}
+        found += [Property(PropertyName(key), number, origin) for key, number in numbers.items()]
+    return parent or "base", found
+
+
+def _versioned(definition: Definition, definitions: Mapping[str, Definition]) -> str:
+    """The model's versioned name; machine types up to 4.0 say of no name that it is an alias,
+    and mean version 1.
+    """
+    target = definition.alias_of or f"{definition.name}-v1"
+    return target if target in definitions else definition.name
+
+
+def _known(
+    asked: Iterable[Property],
+    bare: Mapping[PropertyName, Value],
+    request: CpuRequest,
+    source: Source,
+) -> Iterable[Property]:
+    """The last of each name. What QEMU does not know is left out when it is to be off, and
+    refused otherwise.
+    """
+    policies: dict[str, FeaturePolicy] = {feature.name: feature for feature in request.features}
+    for prop in {prop.name: prop for prop in asked}.values():
+        if prop.name in bare:
+            yield replace(prop, value=_typed(prop.value, bare[prop.name]))
+        elif prop.value is not False and prop.origin != "policy optional":
+            line = policies[prop.name].line if prop.name in policies else 0
+            where = f"{request.where.rpartition(':')[0]}:{line}" if line else request.where
+            raise UnknownName(
+                f"{source.label} has no CPU property {prop.name!r} ({prop.origin})", where
+            )
+
+
+def _typed(value: Value, like: Value) -> Value:
+    """The value in the type that QEMU gives the property: on a command line, `off` is a word or
+    a switch.
+    """
+    if isinstance(value, bool) and isinstance(like, str):
+        return "on" if value else "off"
+    if isinstance(like, str):
+        return str(value)
+    return value
+
+
+def default_request(
+    model: CpuModel, machine: str | None, request: CpuRequest | None = None
+) -> CpuRequest:
+    """A request for just this model, for commands that take a model name and no domain."""
+    settings = tuple(Property(name, value, "-cpu") for name, value in model.props.items())
+    return replace(
+        request or CpuRequest(), machine=machine, mode="custom", model=model.name, settings=settings
+    )

@@ -1,0 +1,203 @@
+"""What an explicit CPU looks like written down: arguments, XML, a -readconfig file, JSON.
+Decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any, Literal
+
+from cpumap.cpu.explicit import ExplicitCpu
+from cpumap.cpu.names import FeatureName, Property, PropertyName
+from cpumap.libvirt.cpu_map.map import CpuMap
+from cpumap.qemu.arguments import cpu_arguments, global_arguments, property_text
+from cpumap.system.templates import filled
+
+Style = Literal["plus", "onoff"]
+
+
+Format = Literal["args", "xml", "cpu-xml", "readconfig", "json"]
+
+
+KEPT = ("topology", "numa", "cache")
+"""Children of `<cpu>` that say something else than which CPU, or say it as well as properties
+do.
+"""
+
+
+WITHOUT_FEATURES = ("base", "custom")
+"""QEMU's models for CPUs that inherit nothing; libvirt has no name for them."""
+
+
+FORGOTTEN = frozenset(
+    {
+        "full-cpuid-auto-level",
+        "kvm-no-smi-migration",
+        "x-hv-synic-kvm-only",
+        "x-intel-pt-auto-level",
+    }
+)
+"""Properties that QEMU 10.0 or 11.1 has no more: a stored domain that names them would not start
+after an upgrade.
+
+The levels that two of them decide are named themselves; the other two count in a migration stream,
+and for hv-synic.
+"""
+
+
+_VENDOR = PropertyName("vendor")
+
+
+_HT = FeatureName("ht")
+
+
+def explicit_arguments(cpu: ExplicitCpu, style: Style = "plus") -> list[str]:
+    """QEMU's arguments for an explicit CPU, `enforce` with them unless it must be left out."""
+    plus = cpu.features if style == "plus" else frozenset()
+    return cpu_arguments(cpu.model, cpu.typename, cpu.values, plus=plus, enforce=cpu.enforce)
+
+
+def cpu_xml(cpu: ExplicitCpu, cpu_map: CpuMap, kept: Sequence[str] = ()) -> str:
+    """The CPU as libvirt's `<cpu>` element; `kept` are child elements (`<topology>`, `<numa>`) to
+    keep as they were.
+
+    What this element cannot say is what `beyond_cpu_xml` gives.
+    """
+    features = {
+        cpu_map.feature_of(prop.name): prop.value
+        for prop in cpu.properties
+        if _is_feature(cpu, prop, cpu_map)
+    }
+    if _HT in features and _threads_seen(cpu):
+        features[_HT] = True
+    return filled(
+        "cpu.xml.j2",
+        cpu=cpu,
+        model=libvirt_model(cpu, cpu_map) or cpu.model,
+        vendor_id=cpu.values.get(_VENDOR),
+        features=dict(sorted(features.items())),
+        kept=kept,
+    )
+
+
+def _threads_seen(cpu: ExplicitCpu) -> bool:
+    """Whether QEMU turns `ht` on by itself: since 10.0, and where a package has several threads."""
+    topology = cpu.request.topology
+    if topology is None or int(cpu.context.qemu.partition(".")[0]) < 10:
+        return False
+    return topology.dies * topology.clusters * topology.cores * topology.threads > 1
+
+
+def domain_xml(
+    cpu: ExplicitCpu, cpu_map: CpuMap, document: bytes, name: str, machine: str | None = None
+) -> bytes:
+    """The domain document with this CPU in it, every byte outside `<cpu>` and `<qemu:commandline>`
+    as it was.
+
+    What `<cpu>` has no words for goes to `<qemu:commandline>` as `-global`. For a CPU on `base`, or
+    on a model that libvirt does not have, a full `-cpu` follows libvirt's own, and QEMU takes the
+    last: `<cpu>` then says what the guest has as far as libvirt has words for it, and else stays as
+    it was. `machine` is a new machine type.
+    """
+    from cpumap.errors import DomainError
+    from cpumap.libvirt.domain import cpu_children
+    from cpumap.libvirt.edit import replace_cpu
+    from cpumap.libvirt.layout import Layout
+    from cpumap.system.xml_document import Document
+
+    parsed = Document.parse(document, name, DomainError)
+    element, arguments = domain_parts(cpu, cpu_map, cpu_children(parsed, KEPT))
+    return replace_cpu(
+        document, element, arguments, name=name, machine=machine, layout=Layout(document, parsed)
+    )
+
+
+def domain_parts(
+    cpu: ExplicitCpu, cpu_map: CpuMap, kept: Sequence[str] = ()
+) -> tuple[str | None, list[str]]:
+    """What makes a domain have this CPU: its `<cpu>` element (None: the one it has) and QEMU
+    arguments beside it.
+
+    The arguments are for the type that all CPU models of one QEMU inherit from, `x86_64-cpu`.
+    """
+    cpu = lasting(cpu)
+    model = libvirt_model(cpu, cpu_map)
+    element = cpu_xml(cpu, cpu_map, kept) if model else None
+    if model is None or cpu.model in WITHOUT_FEATURES:
+        return element, explicit_arguments(cpu)
+    outside = {prop.name: prop.value for prop in beyond_cpu_xml(cpu, cpu_map)}
+    return element, global_arguments(cpu.typename.removeprefix(f"{cpu.model}-"), outside)
+
+
+def lasting(cpu: ExplicitCpu) -> ExplicitCpu:
+    """The CPU without what later QEMUs would refuse, as it is written into documents that
+    outlive a QEMU.
+    """
+    synic = cpu.values.get(PropertyName("hv-synic")) is True
+    gone = FORGOTTEN - ({"x-hv-synic-kvm-only"} if synic else set())
+    return replace(cpu, properties=tuple(prop for prop in cpu.properties if prop.name not in gone))
+
+
+def beyond_cpu_xml(cpu: ExplicitCpu, cpu_map: CpuMap) -> tuple[Property, ...]:
+    """The properties that a `<cpu>` element of this CPU map has no words for, in the order
+    named.
+    """
+    return tuple(
+        p for p in cpu.properties if not _is_feature(cpu, p, cpu_map) and p.name != _VENDOR
+    )
+
+
+def libvirt_model(cpu: ExplicitCpu, cpu_map: CpuMap) -> str | None:
+    """The name that libvirt has for the model of this CPU; None when it has none.
+
+    The request's own model is libvirt's, unless it came with a `-cpu` option. A model's first
+    version is the one that libvirt means by the name without a version.
+    """
+    named, unversioned = cpu.request.model, cpu.model.removesuffix("-v1")
+    if named is None:
+        default = cpu.request.mode is None and cpu.model not in WITHOUT_FEATURES
+        return unversioned if default else None
+    return next((name for name in (named, unversioned) if name in cpu_map.models), None)
+
+
+def _is_feature(cpu: ExplicitCpu, prop: Property, cpu_map: CpuMap) -> bool:
+    return prop.name in cpu.features and cpu_map.feature_of(prop.name) in cpu_map.aliases
+
+
+def readconfig(cpu: ExplicitCpu) -> str:
+    """A file for QEMU's `-readconfig`; its first comment is the `-cpu` to use with it.
+
+    Config files have no group for the CPU, so each property is a `[global]` of the CPU's type.
+    """
+    values = {name: property_text(value) for name, value in cpu.values.items()}
+    if cpu.enforce:
+        values[PropertyName("enforce")] = "on"
+    return filled("readconfig.cfg.j2", cpu=cpu, values=values)
+
+
+def explicit_json(cpu: ExplicitCpu, cpu_map: CpuMap, style: Style = "plus") -> dict[str, Any]:
+    """The CPU as a JSON object: context, model, arguments, each property with its origin, and
+    the notes.
+    """
+    return {
+        "context": asdict(cpu.context),
+        "model": cpu.model,
+        "typename": cpu.typename,
+        "enforce": cpu.enforce,
+        "args": explicit_arguments(cpu, style),
+        "properties": [
+            {
+                "name": prop.name,
+                "value": prop.value,
+                "origin": prop.origin,
+                **_feature_name(cpu, prop, cpu_map),
+            }
+            for prop in cpu.properties
+        ],
+        "notes": list(cpu.notes),
+    }
+
+
+def _feature_name(cpu: ExplicitCpu, prop: Property, cpu_map: CpuMap) -> dict[str, str]:
+    return {"feature": cpu_map.feature_of(prop.name)} if prop.name in cpu.features else {}

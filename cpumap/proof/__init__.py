@@ -1,0 +1,1 @@
+"""What a guest really sees: probe guests, differences, judgements. Nothing here predicts."""

@@ -1,0 +1,245 @@
+"""The proof: an explicit CPU is expanded again, realised, and looked at by a guest, wherever it
+is to run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from cpumap.cpu.expansion import CpuModel, Expansion
+from cpumap.cpu.explicit import ExplicitCpu
+from cpumap.cpu.names import PER_INSTANCE, PropertyName, Value
+from cpumap.cpu.request import machine_topology
+from cpumap.errors import SourceError
+from cpumap.libvirt.cpu_map.map import CpuMap
+from cpumap.move.hold import hold
+from cpumap.move.predict import PredictedDifference, Prediction
+from cpumap.pin.resolve import DEFAULT_HV_VENDOR, NOT_NAMED, OF_DIES, canonical_names, is_refused
+from cpumap.proof.difference import GuestDifference, PropertyDifference, guest_differences
+from cpumap.proof.guest import GuestCpu, probe
+from cpumap.qemu.arguments import cpu_arguments, smp_option
+from cpumap.sources.cached import CachedSource
+from cpumap.sources.live import QemuSource
+from cpumap.sources.source import Source
+
+Verdict = Literal["holds", "differs", "refused"]
+
+
+JUDGES = ("expanded again", "realised", "seen by a guest")
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What one judge says of the CPU in one place."""
+
+    judge: str
+    verdict: Verdict
+    properties: tuple[PropertyDifference, ...] = ()
+    bits: tuple[GuestDifference, ...] = ()
+    missed: tuple[PredictedDifference, ...] = ()
+    """Differences that were predicted and that the guest did not see."""
+    reason: str = ""
+    """Why QEMU refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One QEMU and machine type in which the CPU was judged."""
+
+    qemu: str
+    machine: str
+    accel: str
+    cpu: ExplicitCpu
+    prediction: Prediction
+    judgements: tuple[Judgement, ...]
+
+    @property
+    def holds(self) -> bool:
+        return all(judgement.verdict == "holds" for judgement in self.judgements)
+
+    @property
+    def as_predicted(self) -> bool:
+        """Whether the guest saw what was predicted, no more and no less."""
+        seen = [j for j in self.judgements if j.judge == JUDGES[2]]
+        exact = all(
+            not j.missed and all(bit.predicted for bit in j.bits) and j.verdict != "refused"
+            for j in seen
+        )
+        return exact and not self.prediction.unknown
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The judgements of one CPU, place by place."""
+
+    qemu: str
+    machine: str
+    accel: str
+    places: tuple[Place, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether all judges agree in all places that the CPU is the same."""
+        return all(place.holds for place in self.places)
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as JSON-ready values."""
+        return {
+            "holds": self.holds,
+            "source": {"qemu": self.qemu, "machine": self.machine, "accel": self.accel},
+            "places": [_place_json(place) for place in self.places],
+        }
+
+
+def _place_json(place: Place) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "qemu": place.qemu,
+        "machine": place.machine,
+        "accel": place.accel,
+        "holds": place.holds,
+    }
+    facts["as_predicted"] = place.as_predicted
+    facts["predicted"] = asdict(place.prediction)
+    facts["judges"] = [asdict(judgement) for judgement in place.judgements]
+    return facts
+
+
+def verify(
+    cpu: ExplicitCpu,
+    expansion: Expansion,
+    source: QemuSource,
+    places: Iterable[tuple[QemuSource, str]],
+    cpu_map: CpuMap,
+    *,
+    only: frozenset[PropertyName] | None = None,
+) -> Report:
+    """The judgements in each place, a QEMU and one of its machine types. `cpu` names everything, as
+    `resolve` does.
+
+    What is proven is that the explicit CPU there is what the request is on the source, not named
+    explicitly. Errors:
+    `SourceError` when the source itself does not start this CPU, `UnknownName` for a machine type.
+    """
+    smp = smp_option(machine_topology(cpu.request))
+    original = look(source, expansion.context.machine, _original(cpu, expansion), smp)
+    judged = []
+    for target, machine in places:
+        moved, prediction = hold(
+            cpu, expansion, source, target, cpu_map, machine=machine, only=only
+        )
+        judgements = (
+            _expanded_again(moved, expansion, target),
+            _realised(moved, expansion, target),
+            _seen(moved, original, target, smp, prediction, cpu_map),
+        )
+        context = moved.context
+        judged.append(
+            Place(context.qemu, context.machine, context.accel, moved, prediction, judgements)
+        )
+    where = expansion.context
+    return Report(where.qemu, where.machine, where.accel, tuple(judged))
+
+
+def _original(cpu: ExplicitCpu, expansion: Expansion) -> CpuModel:
+    """What was asked for, as it was asked; under KVM without what the host lacks, which QEMU
+    would take away.
+    """
+    off = {
+        name: False
+        for name, value in cpu.values.items()
+        if value is False and name in expansion.unavailable
+    }
+    return CpuModel(expansion.definition.name, {**expansion.model.props, **off})
+
+
+def look(
+    source: QemuSource | CachedSource, machine: str, model: CpuModel, smp: str = "1"
+) -> GuestCpu:
+    """The CPU that a guest sees in this QEMU; under tcg nothing is filtered out of it. Errors:
+    `SourceError`.
+    """
+    how: dict[PropertyName, Value] = (
+        {PropertyName("x-force-features"): True} if source.accel == "tcg" else {}
+    )
+    arguments = cpu_arguments(model.name, f"{model.name}-{source.arch}-cpu", {**model.props, **how})
+    return probe(source.binary, machine, arguments, accel=source.accel, smp=smp, timeout=120)
+
+
+def _expanded_again(cpu: ExplicitCpu, expansion: Expansion, target: Source) -> Judgement:
+    try:
+        full = target.expand(cpu.context.machine, CpuModel(cpu.model, cpu.values), "full")
+    except SourceError as err:
+        return Judgement(JUDGES[0], "refused", reason=str(err))
+    return _judged(JUDGES[0], _property_differences(expansion, full, cpu))
+
+
+def _realised(cpu: ExplicitCpu, expansion: Expansion, target: QemuSource) -> Judgement:
+    try:
+        realised = target.realise(cpu.context.machine, CpuModel(cpu.model, cpu.values))
+    except SourceError as err:
+        return Judgement(JUDGES[1], "refused", reason=str(err))
+    found = list(_property_differences(expansion, realised.properties, cpu))
+    still = {
+        name for name in expansion.unavailable if cpu.values.get(PropertyName(name)) is not False
+    }
+    for name in sorted(realised.filtered.keys() ^ still):
+        lacking = cpu.context if name in realised.filtered else expansion.context
+        words = realised.filtered.get(name) or expansion.unavailable[name]
+        cause = f"{lacking.accel} of QEMU {lacking.qemu} cannot give it: {words}"
+        found.append(
+            PropertyDifference(
+                PropertyName(name), name not in still, name not in realised.filtered, cause
+            )
+        )
+    return _judged(JUDGES[1], found)
+
+
+def _judged(judge: str, found: Iterable[PropertyDifference]) -> Judgement:
+    properties = tuple(found)
+    return Judgement(judge, "differs" if properties else "holds", properties)
+
+
+def _property_differences(
+    expansion: Expansion, there: Mapping[PropertyName, Value], cpu: ExplicitCpu
+) -> Iterator[PropertyDifference]:
+    """Properties that both QEMUs have, and those that only the source has and that were on."""
+    wanted = {
+        **expansion.realised,
+        **{n: False for n, v in cpu.values.items() if v is False and n in expansion.unavailable},
+    }
+    wanted |= {prop.name: prop.value for prop in cpu.properties if prop.origin == OF_DIES}
+    passed = PER_INSTANCE | NOT_NAMED
+    for name in sorted(canonical_names(wanted, expansion.static) - passed):
+        here = wanted[name]
+        if is_refused(name, here, expansion.realised) or name not in there:
+            if name in expansion.static and here is True and name not in there:
+                yield PropertyDifference(
+                    name, here, None, f"QEMU {cpu.context.qemu} has no such feature"
+                )
+        elif there[name] != here and {there[name], here} != {"", DEFAULT_HV_VENDOR}:
+            yield PropertyDifference(name, here, there[name], _cause(name, cpu))
+
+
+def _cause(name: PropertyName, cpu: ExplicitCpu) -> str:
+    named = {prop.name: prop for prop in cpu.properties}.get(name)
+    return named.origin if named else f"not named: as on {cpu.context.machine}"
+
+
+def _seen(
+    cpu: ExplicitCpu,
+    original: GuestCpu,
+    target: QemuSource,
+    smp: str,
+    prediction: Prediction,
+    cpu_map: CpuMap,
+) -> Judgement:
+    try:
+        guest = look(target, cpu.context.machine, CpuModel(cpu.model, cpu.values), smp)
+    except SourceError as err:
+        return Judgement(JUDGES[2], "refused", reason=str(err))
+    bits = guest_differences(original, guest, cpu_map, prediction.differences)
+    seen = {(bit.leaf, bit.subleaf, bit.register) for bit in bits}
+    missed = tuple(p for p in prediction.differences if (p.leaf, p.subleaf, p.register) not in seen)
+    return Judgement(JUDGES[2], "differs" if bits else "holds", (), bits, missed)

@@ -1,0 +1,67 @@
+"""What QMP commands return, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from cpumap.cpu.expansion import CpuModel, Definition, ExpansionType, Machine
+from cpumap.cpu.names import PropertyName, Value
+from cpumap.errors import UnknownName
+from cpumap.qemu.qmp import CommandFailed, Conversation
+from cpumap.qemu.warnings import ASKED_IN_VAIN
+
+
+def version_of(answer: Mapping[str, Any]) -> str:
+    qemu = answer["qemu"]
+    return f"{qemu['major']}.{qemu['minor']}.{qemu['micro']}"
+
+
+def machines_of(answer: Iterable[Mapping[str, Any]]) -> tuple[Machine, ...]:
+    return tuple(
+        Machine(
+            name=entry["name"],
+            alias=entry.get("alias"),
+            default_cpu=entry.get("default-cpu-type"),
+            deprecated=entry.get("deprecated", False),
+            is_default=entry.get("is-default", False),
+            cpu_max=entry["cpu-max"],
+        )
+        for entry in sorted(answer, key=lambda entry: str(entry["name"]))
+        if entry["name"] != "none"
+    )
+
+
+def definitions_of(session: Conversation, arch: str) -> tuple[Definition, ...]:
+    return tuple(
+        Definition(
+            name=entry["name"],
+            typename=entry.get("typename", f"{entry['name']}-{arch}-cpu"),
+            alias_of=entry.get("alias-of"),
+            migration_safe=entry.get("migration-safe", False),
+            static=entry.get("static", False),
+            deprecated=entry.get("deprecated", False),
+            unavailable=tuple(entry.get("unavailable-features", ())),
+        )
+        for entry in sorted(
+            session.execute("query-cpu-definitions"), key=lambda entry: str(entry["name"])
+        )
+    )
+
+
+def expansion_command(model: CpuModel, kind: ExpansionType) -> tuple[str, dict[str, object]]:
+    info: dict[str, object] = {"name": model.name}
+    if model.props:
+        info["props"] = dict(model.props)
+    return "query-cpu-model-expansion", {"type": kind, "model": info}
+
+
+def expanded_by(
+    session: Conversation, model: CpuModel, kind: ExpansionType
+) -> Mapping[PropertyName, Value]:
+    name, arguments = expansion_command(model, kind)
+    try:
+        props: Mapping[PropertyName, Value] = session.execute(name, **arguments)["model"]["props"]
+    except CommandFailed as err:
+        raise (UnknownName(str(err)) if ASKED_IN_VAIN.search(str(err)) else err) from err
+    return props

@@ -1,0 +1,339 @@
+"""What can be enabled on a source: asked of QEMU, since CPUID knows nothing of kernel, KVM or
+QEMU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from cpumap.cpu.expansion import Context, CpuModel, Definition
+from cpumap.cpu.host import UNKNOWN_MACHINE, ThisMachine
+from cpumap.cpu.names import PropertyName, Value
+from cpumap.errors import SourceError
+from cpumap.libvirt.cpu_map.map import CpuMap
+from cpumap.libvirt.cpu_map.places import bits_of
+from cpumap.sources.machines import find_machine
+from cpumap.sources.source import Source
+
+Kind = Literal["all", "match", "best"]
+
+
+HOST_MODELS = {"kvm": "host", "tcg": "max"}
+"""The model that QEMU promises to filter nothing out of, by accelerator."""
+
+
+_FATAL = tuple(
+    frozenset(map(PropertyName, names))
+    for names in ((), ("lmce",), ("arch-capabilities",), ("arch-capabilities", "lmce"))
+)
+"""Features over which QEMU ends, rather than filters them, under a KVM that does not have them (5.2
+to 11.1).
+
+lmce needs a family of 6 or more to count; arch-capabilities is a register that KVM may show and not
+let be written.
+"""
+
+
+_MIGRATABLE = PropertyName("migratable")
+
+
+_HOST_PHYS_BITS = PropertyName("host-phys-bits")
+
+
+_PHYS_BITS = PropertyName("phys-bits")
+
+
+_VENDOR = PropertyName("vendor")
+
+
+_NUMBERS = tuple(map(PropertyName, ("family", "model", "stepping")))
+
+
+_NOT_PREDEFINED = frozenset({"base", "custom", "host", "max"})
+
+
+@dataclass(frozen=True, slots=True)
+class OptionEffect:
+    """What an option of the machine or the CPU does to what can be enabled."""
+
+    option: str
+    """`kernel-irqchip=off`."""
+    gained: frozenset[PropertyName] = frozenset()
+    lost: frozenset[PropertyName] = frozenset()
+    values: Mapping[PropertyName, Value] = field(default_factory=dict)
+    """Properties that are no features: `phys-bits`."""
+    refused: str = ""
+    """QEMU's words, when it does not start so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Available:
+    """What can be enabled in one Context, on one host."""
+
+    context: Context
+    features: frozenset[PropertyName]
+    """Everything that can be enabled, emulated features too."""
+    emulated: frozenset[PropertyName] | None
+    """Of `features`: those that the host's own CPU has not; None when the host's CPU is not
+    known.
+    """
+    blocking: frozenset[PropertyName]
+    """Of `features`: those that QEMU leaves out of a CPU which is to be migratable."""
+    vendor: str
+    family: int
+    model: int
+    stepping: int
+    phys_bits: int | None
+    """Physical address bits with host-phys-bits=on; None when no CPU can be made to ask."""
+    models: Mapping[str, tuple[str, ...]]
+    """Every predefined model → the properties that keep it from running here."""
+    best: CpuModel
+    """The predefined model with the fewest features to add, and these features."""
+    options: tuple[OptionEffect, ...] = ()
+    breaches: tuple[str, ...] = ()
+    """Where QEMU does not keep its promise that `host` (tcg: `max`) is all that can be had, with
+    nothing filtered.
+    """
+    here: ThisMachine = UNKNOWN_MACHINE
+    """What CPU and kernel have by themselves, to tell on another machine who of them lacks a
+    feature.
+    """
+
+
+def available(
+    source: Source,
+    cpu_map: CpuMap,
+    here: ThisMachine,
+    machine: str | None = None,
+    *,
+    options: bool = True,
+) -> Available:
+    """What can be enabled on this source under its machine type.
+
+    `here` is the machine the source runs on. With `options`, a KVM source that can be started with
+    other options is asked under these as well. Errors: `SourceError`, also from a recording made
+    under KVM, which holds no host.
+    """
+    name = find_machine(source, machine).name
+    shown = _shown(source, name)
+    features, refused = _features(source, name, shown) if makes_cpus(source) else (shown, ())
+    limit, breaches = _promise(source, name)
+    definitions = source.definitions(name)
+    blocking = (shown - _shown(source, name, migratable=True)) | cpu_map_blocking(cpu_map)
+    best = _best(source, name, definitions, features - blocking, str(limit[_VENDOR]), cpu_map)
+    family, model, stepping = (int(limit[number]) for number in _NUMBERS)
+    return Available(
+        context=Context(source.version, source.arch, name, source.accel),
+        features=features,
+        emulated=None if here.cpu is None else frozenset(_emulated(features, here, cpu_map)),
+        blocking=blocking & features,
+        vendor=str(limit[_VENDOR]),
+        family=family,
+        model=model,
+        stepping=stepping,
+        phys_bits=_phys_bits(source, name),
+        models={d.name: d.unavailable for d in definitions if d.name not in _NOT_PREDEFINED},
+        best=best,
+        options=tuple(option_effects(source, name)) if options else (),
+        breaches=(*refused, *breaches),
+        here=here,
+    )
+
+
+def makes_cpus(source: Source) -> bool:
+    """Whether the source can make a CPU to look at: a QEMU that runs already has its own and
+    makes no other.
+    """
+    from cpumap.sources.attached import AttachedSource
+
+    return not isinstance(source, AttachedSource)
+
+
+def cpu_map_blocking(cpu_map: CpuMap) -> frozenset[PropertyName]:
+    """The properties that the CPU map says block migration."""
+    return frozenset(cpu_map.property_of(feature) for feature in cpu_map.blocking)
+
+
+def _shown(
+    source: Source, machine: str, *, migratable: bool = False, **props: Value
+) -> frozenset[PropertyName]:
+    """The features that QEMU's `max` has."""
+    asked = {
+        PropertyName(name): value for name, value in {"migratable": migratable, **props}.items()
+    }
+    return _switched_on(source.expand(machine, CpuModel("max", asked), "static"))
+
+
+def _switched_on(properties: Mapping[PropertyName, Value]) -> frozenset[PropertyName]:
+    return frozenset(name for name, value in properties.items() if value is True)
+
+
+def _features(
+    source: Source, machine: str, shown: frozenset[PropertyName]
+) -> tuple[frozenset[PropertyName], tuple[str, ...]]:
+    """What is left of a CPU that asks for everything, which is more than `max` has; and what QEMU
+    refused on the way.
+
+    `max` leaves out what does not suit every guest: kvm-hint-dedicated, topoext, lmce.
+    """
+    static = source.expand(machine, CpuModel("base"), "static")
+    everything = frozenset(name for name, value in static.items() if isinstance(value, bool))
+    refused: list[str] = []
+    for without in _FATAL:
+        try:
+            given = _given(source, machine, everything - without)
+        except SourceError as err:
+            refused.append(f"a CPU that asks for everything{_but(without)} does not start: {err}")
+            continue
+        return given, tuple(refused if any(name in shown for name in without) else ())
+    return shown, tuple(refused)
+
+
+def _but(without: frozenset[PropertyName]) -> str:
+    return f" but {' and '.join(sorted(without))}" if without else ""
+
+
+def _given(source: Source, machine: str, asked: frozenset[PropertyName]) -> frozenset[PropertyName]:
+    """What remains of the features: first without those that are filtered, then without those
+    that depended on them.
+    """
+    while True:
+        props: dict[PropertyName, Value] = {
+            PropertyName("family"): 6,
+            **dict.fromkeys(sorted(asked), True),
+        }
+        realised = source.realise(machine, CpuModel("base", props))
+        given = frozenset(
+            n for n in asked if realised.properties[n] is True and n not in realised.filtered
+        )
+        if given == asked:
+            return given
+        asked = given
+
+
+def _emulated(
+    features: Iterable[PropertyName], here: ThisMachine, cpu_map: CpuMap
+) -> Iterator[PropertyName]:
+    """A feature held in an MSR that could not be read counts as the host's: KVM reads most of
+    them from the host.
+    """
+    from cpumap.cpu.bits import CpuidBits
+
+    for name in features:
+        bits = bits_of(name, cpu_map)
+        readable = not bits or here.msrs or any(isinstance(bit, CpuidBits) for bit in bits)
+        if readable and cpu_map.feature_of(name) not in (here.cpu or ()):
+            yield name
+
+
+def _phys_bits(source: Source, machine: str) -> int | None:
+    props: dict[PropertyName, Value] = {PropertyName("lm"): True, _HOST_PHYS_BITS: True}
+    try:
+        return int(source.realise(machine, CpuModel("base", props)).properties[_PHYS_BITS])
+    except SourceError:
+        return None
+
+
+def _best(
+    source: Source,
+    machine: str,
+    definitions: Iterable[Definition],
+    features: frozenset[PropertyName],
+    vendor: str,
+    cpu_map: CpuMap,
+) -> CpuModel:
+    """The model, runnable here and not another vendor's, that the fewest features must be added to.
+
+    Of several, a versioned name, since no machine type changes what that means; then the first by
+    name.
+    """
+    candidates = []
+    for definition in definitions:
+        if definition.unavailable or definition.alias_of or definition.name in _NOT_PREDEFINED:
+            continue
+        if _other_vendor(definition.name, vendor, cpu_map):
+            continue
+        own = _switched_on(source.expand(machine, CpuModel(definition.name), "static"))
+        versioned = "-v" in definition.name and definition.name.rpartition("-v")[2].isdigit()
+        candidates.append(
+            (len(features - own), not versioned, definition.name, sorted(features - own))
+        )
+    if not candidates:
+        return CpuModel("base", dict.fromkeys(sorted(features), True))
+    _, _, name, extra = min(candidates)
+    return CpuModel(name, dict.fromkeys(extra, True))
+
+
+def _other_vendor(model: str, vendor: str, cpu_map: CpuMap) -> bool:
+    """Whether the CPU map says that the model is another vendor's: under KVM, QEMU gives it the
+    host's.
+    """
+    entry = cpu_map.models.get(model) or cpu_map.models.get(model.rpartition("-v")[0])
+    if entry is None or entry.vendor is None:
+        return False
+    return cpu_map.vendors[entry.vendor].string != vendor
+
+
+def option_effects(source: Source, machine: str) -> Iterator[OptionEffect]:
+    """What QEMU's own options change under KVM, each as it is asked; nothing for a QEMU that cannot
+    be started anew.
+
+    QEMU takes machine options behind the machine type, so that is how they are given.
+    """
+    from cpumap.sources.cached import CachedSource
+    from cpumap.sources.live import QemuSource
+
+    if source.accel != "kvm" or not isinstance(source, QemuSource | CachedSource):
+        return
+    shown = _shown(source, machine)
+    for setting in ("on", "split", "off"):
+        option = f"kernel-irqchip={setting}"
+        try:
+            other = _shown(source, f"{machine},{option}")
+        except SourceError as err:
+            yield OptionEffect(option, refused=str(err))
+            continue
+        yield OptionEffect(option, other - shown, shown - other)
+    without = _shown(source, machine, pmu=False)
+    yield OptionEffect("pmu=off", without - shown, shown - without)
+    for value in (True, False):
+        props: dict[PropertyName, Value] = {PropertyName("lm"): True, _HOST_PHYS_BITS: value}
+        bits = source.realise(machine, CpuModel("base", props)).properties[_PHYS_BITS]
+        yield OptionEffect(f"host-phys-bits={'on' if value else 'off'}", values={_PHYS_BITS: bits})
+
+
+def _promise(source: Source, machine: str) -> tuple[Mapping[PropertyName, Value], list[str]]:
+    """The properties of the CPU that is to be all QEMU can give, and each case in which QEMU
+    filters or refuses it.
+    """
+    model = HOST_MODELS[source.accel]
+    properties = source.expand(machine, CpuModel(model, {_MIGRATABLE: False}), "full")
+    breaches: list[str] = []
+    for migratable in (True, False) if makes_cpus(source) else ():
+        asked = f"-cpu {model},migratable={'on' if migratable else 'off'}"
+        try:
+            realised = source.realise(machine, CpuModel(model, {_MIGRATABLE: migratable}))
+        except SourceError as err:
+            breaches.append(f"{asked} does not start: {err}")
+            continue
+        properties = realised.properties
+        if realised.filtered:
+            breaches.append(f"{asked}: QEMU filters {', '.join(sorted(realised.filtered))}")
+    return properties, breaches
+
+
+def listed(found: Available, kind: Kind, *, migratable: bool = False) -> frozenset[PropertyName]:
+    """The features of this kind: all, those of the host's own CPU, or those of the best model with
+    its additions.
+
+    Errors: `SourceError` for `match` where the host's CPU is not known.
+    """
+    if kind == "match" and found.emulated is None:
+        raise SourceError(
+            "the host's own CPU cannot be looked at from here, so nobody can say what matches it"
+        )
+    left_out = (found.emulated or frozenset()) if kind == "match" else frozenset()
+    blocking = found.blocking if migratable or kind == "best" else frozenset()
+    return found.features - left_out - blocking

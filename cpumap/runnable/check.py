@@ -1,0 +1,365 @@
+"""Whether a CPU can be run on a source, or on a host described: what `enforce` will say, before
+anything starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from cpumap.cpu.bits import Bit, CpuidBits, place
+from cpumap.cpu.expansion import Context, CpuModel, Expansion
+from cpumap.cpu.host import UNKNOWN_MACHINE, HostCpu, ThisMachine
+from cpumap.cpu.names import FeatureName, Property, PropertyName
+from cpumap.cpu.request import CpuRequest, FeaturePolicy
+from cpumap.errors import InputError, SourceError
+from cpumap.hosts.described import DescribedHost, asked_of, known_to, lacking_on, request_on
+from cpumap.hosts.lack import HOST, OPTION, QEMU, Lack, lack_json, lacks, who_lacks_nameless
+from cpumap.libvirt.cpu_map.map import CpuMap
+from cpumap.libvirt.cpu_map.places import bits_of
+from cpumap.libvirt.layout import COMMANDLINE
+from cpumap.pin.expand import ON, expand, requested_properties
+from cpumap.runnable.available import makes_cpus, option_effects
+from cpumap.sources.machines import find_machine
+from cpumap.sources.recorded import RecordedSource
+from cpumap.sources.source import Source
+
+NOT_IN_MAX = frozenset({"ht", "kvm-hint-dedicated", "lmce", "topoext"})
+"""What QEMU 5.2 to 11.1 can give although `max` has it not: a QEMU that runs cannot be asked for
+these.
+"""
+
+
+UNTRIED = (
+    "told from the model's unavailable-features and from what max has; not tried: enforce itself, "
+    "values that QEMU "
+    f"refuses, {', '.join(sorted(NOT_IN_MAX))}"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """Whether a CPU is runnable, and what stands in the way."""
+
+    context: Context
+    model: str
+    missing: tuple[Lack, ...] = ()
+    """Features asked for that cannot be given: QEMU with `enforce` does not start, without it
+    leaves them out.
+    """
+    forbidden: tuple[Lack, ...] = ()
+    """Features with policy forbid that can be given: libvirt does not start the domain."""
+    optional: tuple[PropertyName, ...] = ()
+    """Optional features that cannot be given, and so are left out."""
+    silent: tuple[Lack, ...] = ()
+    """Features asked for that QEMU leaves out without a word, even with `enforce`: pdcm without
+    pmu, for one.
+    """
+    refused: str = ""
+    """QEMU's words when it makes no such CPU at all, features aside."""
+    unproven: str = ""
+    """What could not be tried, where no CPU could be made to look at."""
+
+    @property
+    def runnable(self) -> bool:
+        """Whether the guest starts with exactly the CPU that was asked for."""
+        return not (self.missing or self.forbidden or self.silent or self.refused)
+
+    @property
+    def enforce_fails(self) -> bool:
+        """Whether QEMU with `enforce` ends before the guest starts."""
+        return bool(self.missing or self.refused)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return {
+            "runnable": self.runnable,
+            "enforce-fails": self.enforce_fails,
+            "context": asdict(self.context),
+            "model": self.model,
+            "missing": [lack_json(lack) for lack in self.missing],
+            "forbidden": [lack_json(lack) for lack in self.forbidden],
+            "silently-left-out": [lack_json(lack) for lack in self.silent],
+            "optional-left-out": list(self.optional),
+            "refused": self.refused,
+            "unproven": self.unproven,
+        }
+
+
+def check(
+    request: CpuRequest,
+    source: Source,
+    cpu_map: CpuMap,
+    *,
+    machine: str | None = None,
+    host: DescribedHost | None = None,
+    here: ThisMachine = UNKNOWN_MACHINE,
+) -> Checked:
+    """Whether this source, or `host` with this source's QEMU, can run the CPU.
+
+    host-model, match='minimum' and optional features are resolved against `host` first, as libvirt
+    does.
+    `here` is the machine that the source runs on, for who lacks a feature. Errors: `UnknownName`
+    for a model or machine type nobody knows, `InputError` for a recording without a host where one
+    is needed, `SourceError`.
+    """
+    if host is None and isinstance(source, RecordedSource) and source.accel == "kvm":
+        raise InputError(
+            f"{source.label} was recorded under KVM and holds no host: name one with --host"
+        )
+    name = find_machine(source, machine or request.machine, request.where).name
+    context = Context(source.version, request.arch, name, source.accel)
+    if host is not None:
+        request = request_on(host, request, cpu_map, known_to(source, name))
+    known, unknown = _without_unknown(request, source, name, cpu_map)
+    if host is not None and request.mode in ("host-passthrough", "maximum"):
+        asked = {
+            cpu_map.property_of(f.name): f"policy {f.policy}"
+            for f in known.features
+            if f.policy in ON
+        }
+        found = Checked(
+            context,
+            request.mode,
+            _on_host(host, dict.fromkeys(lacking_on(host, asked), ""), asked, cpu_map),
+        )
+    else:
+        found = _expanded(known, source, cpu_map, context, host, here)
+    missing = (*unknown, *found.missing)
+    return replace(
+        found, missing=missing, forbidden=_forbidden(known, source, context, cpu_map, host)
+    )
+
+
+def _without_unknown(
+    request: CpuRequest, source: Source, machine: str, cpu_map: CpuMap
+) -> tuple[CpuRequest, tuple[Lack, ...]]:
+    """The request less what this QEMU has no property for, and that as lacks: QEMU would not
+    start with it.
+    """
+    bare = source.expand(machine, CpuModel("base"), "full").keys() | {
+        "migratable",
+        "host-cache-info",
+    }
+    asked = [
+        prop
+        for prop in requested_properties(request, cpu_map)
+        if prop.name not in bare and prop.value is not False and _is_somebodys(prop, cpu_map)
+    ]
+    gone = {prop.name for prop in asked}
+    features = tuple(f for f in request.features if cpu_map.property_of(f.name) not in gone)
+    settings = tuple(prop for prop in request.settings if prop.name not in gone)
+    found = tuple(_unknown(prop, cpu_map) for prop in asked if prop.origin != "policy optional")
+    return replace(request, features=features, settings=settings), found
+
+
+def _is_somebodys(prop: Property, cpu_map: CpuMap) -> bool:
+    """Whether the name is one that libvirt has; any other is a mistake of whoever wrote it,
+    which `expand` refuses.
+    """
+    if prop.origin.startswith("policy "):
+        return cpu_map.feature_of(prop.name) in cpu_map.features
+    return prop.origin not in ("-cpu", "-global", COMMANDLINE)
+
+
+def _unknown(prop: Property, cpu_map: CpuMap) -> Lack:
+    return Lack(
+        prop.name, cpu_map.feature_of(prop.name), bits_of(prop.name, cpu_map), QEMU, prop.origin
+    )
+
+
+def _expanded(
+    request: CpuRequest,
+    source: Source,
+    cpu_map: CpuMap,
+    context: Context,
+    host: DescribedHost | None,
+    here: ThisMachine,
+) -> Checked:
+    try:
+        expansion, unproven = _expansion(request, source, cpu_map, context.machine)
+    except SourceError as err:
+        if not makes_cpus(source):
+            raise
+        # A QEMU that does not run at all does not say what its models lack either.
+        missing = _of_definition(request, source, context.machine, cpu_map)
+        origins = dict.fromkeys(missing, f"model {request.model}")
+        found = lacks(missing, origins, context.accel, here, cpu_map)
+        return Checked(context, request.model or request.mode or "", found, refused=str(err))
+    origins = _origins(expansion)
+    if host is not None:
+        missing, nameless = dict.fromkeys(lacking_on(host, asked_of(expansion)), ""), []
+    else:
+        missing = {PropertyName(name): words for name, words in expansion.unavailable.items()}
+        nameless = [_nameless(bit, expansion) for bit in expansion.nameless]
+    optional = tuple(sorted(name for name in missing if origins.get(name) == "policy optional"))
+    missing = {name: words for name, words in missing.items() if name not in optional}
+    found = (
+        _on_host(host, missing, origins, cpu_map)
+        if host is not None
+        else _by_option(
+            lacks(missing, origins, context.accel, here, cpu_map), source, context.machine
+        )
+    )
+    left_out = _left_out(expansion, missing, cpu_map)
+    warned = tuple(
+        lack for lack in left_out if lack.words or _depends(lack.property, expansion, source)
+    )
+    silent = tuple(lack for lack in left_out if lack not in warned)
+    missed = (*found, *nameless, *warned)
+    return Checked(
+        context, expansion.model.name, missed, optional=optional, silent=silent, unproven=unproven
+    )
+
+
+def _expansion(
+    request: CpuRequest, source: Source, cpu_map: CpuMap, machine: str
+) -> tuple[Expansion, str]:
+    """The expansion, and what nobody could try of it.
+
+    A QEMU that runs makes no other CPU than its own, but says what is unavailable of each model,
+    MSR bits too, and by its `max` what can be added to one.
+    """
+    expansion = expand(request, source, cpu_map, machine=machine, must_realise=False)
+    if makes_cpus(source):
+        return expansion, ""
+    unproven = ""
+    if not _is_shown(expansion):
+        unproven = f"{source.label} makes no other CPU than its own: {UNTRIED}"
+        expansion = replace(expansion, realised=expansion.full)
+    most = source.expand(machine, CpuModel("max", {PropertyName("migratable"): False}), "static")
+    added = (p.name for p in expansion.asked if p.value is True and most.get(p.name) is False)
+    missing = [
+        *expansion.definition.unavailable,
+        *(name for name in added if name not in NOT_IN_MAX),
+    ]
+    said = {name: "" for name in missing if expansion.full.get(PropertyName(name)) is True}
+    words = {name: text for name, text in expansion.unavailable.items() if text != name}
+    return replace(expansion, unavailable={**said, **words}), unproven
+
+
+def _is_shown(expansion: Expansion) -> bool:
+    """Whether the realised CPU is the one asked for, and not the one that the QEMU happens to
+    run.
+    """
+    realised = expansion.realised
+    own = realised.get(PropertyName("type")) == expansion.definition.typename
+    return own and all(realised.get(prop.name) == prop.value for prop in expansion.asked)
+
+
+def _nameless(bit: Bit, expansion: Expansion) -> Lack:
+    leaf, subleaf, register, number = bit
+    bits = CpuidBits(leaf, subleaf, register, 1 << number)
+    who = who_lacks_nameless(expansion.context.accel)
+    origin = f"model {expansion.model.name}"
+    return Lack(PropertyName(""), FeatureName(""), (bits,), who, origin, place(bits))
+
+
+def _of_definition(
+    request: CpuRequest, source: Source, machine: str, cpu_map: CpuMap
+) -> dict[PropertyName, str]:
+    """What QEMU says, without making the CPU, that its model needs and does not get here."""
+    disabled = {cpu_map.property_of(f.name) for f in request.features if f.policy not in ON}
+    names = next(
+        (d.unavailable for d in source.definitions(machine) if d.name == request.model), ()
+    )
+    return {PropertyName(name): "" for name in names if name not in disabled}
+
+
+def _origins(expansion: Expansion) -> dict[PropertyName, str]:
+    asked = {prop.name: prop.origin for prop in expansion.asked}
+    return {name: asked.get(name, f"model {expansion.model.name}") for name in expansion.realised}
+
+
+def _by_option(found: tuple[Lack, ...], source: Source, machine: str) -> tuple[Lack, ...]:
+    """The lacks, those put down to an option of QEMU that would give the feature: kernel-irqchip
+    decides over some.
+    """
+    if not any(lack.who == QEMU or lack.property.startswith("kvm") for lack in found):
+        return found
+    given = {
+        name: effect.option for effect in option_effects(source, machine) for name in effect.gained
+    }
+    return tuple(
+        replace(lack, who=f"option ({given[lack.property]} would give it)")
+        if lack.property in given
+        else lack
+        for lack in found
+    )
+
+
+def _on_host(
+    host: DescribedHost,
+    missing: Mapping[PropertyName, str],
+    origins: Mapping[PropertyName, str],
+    cpu_map: CpuMap,
+) -> tuple[Lack, ...]:
+    """The lacks, put down to CPU, kernel, QEMU or an option of that host as far as its
+    description lets tell.
+    """
+    cpu = host.cpu
+    found = lacks(missing, origins, cpu.accel or "kvm", cpu.own, cpu_map)
+    return tuple(replace(lack, who=f"{_on(lack, cpu)} ({host.name})") for lack in found)
+
+
+def _on(lack: Lack, cpu: HostCpu) -> str:
+    if lack.property in cpu.options:
+        return f"option ({cpu.options[lack.property]} would give it)"
+    return HOST if cpu.own == UNKNOWN_MACHINE else lack.who
+
+
+def _left_out(
+    expansion: Expansion, missing: Collection[PropertyName], cpu_map: CpuMap
+) -> tuple[Lack, ...]:
+    """Features asked for that QEMU leaves out since something that they depend on is off."""
+    found = []
+    for prop in expansion.asked:
+        is_feature = prop.name in expansion.static and prop.origin != "policy optional"
+        if (
+            is_feature
+            and prop.value is True
+            and expansion.realised.get(prop.name) is False
+            and prop.name not in missing
+        ):
+            bits = bits_of(prop.name, cpu_map)
+            words = expansion.unmet.get(prop.name, "")
+            found.append(
+                Lack(prop.name, cpu_map.feature_of(prop.name), bits, OPTION, prop.origin, words)
+            )
+    return tuple(found)
+
+
+def _depends(prop: PropertyName, expansion: Expansion, source: Source) -> bool:
+    """Whether, by a recording, a feature that is off takes this one with it: QEMU warns then,
+    and `enforce` fails.
+    """
+    off = (name for name in expansion.static if expansion.realised.get(name) is False)
+    return isinstance(source, RecordedSource) and any(
+        prop in source.dependants(name) for name in off
+    )
+
+
+def _forbidden(
+    request: CpuRequest,
+    source: Source,
+    context: Context,
+    cpu_map: CpuMap,
+    host: DescribedHost | None,
+) -> tuple[Lack, ...]:
+    wanted = [feature for feature in request.features if feature.policy == "forbid"]
+    if not wanted:
+        return ()
+    if host is None:
+        most = source.expand(context.machine, CpuModel("max"), "static")
+        there = [
+            feature for feature in wanted if most.get(cpu_map.property_of(feature.name)) is True
+        ]
+    else:
+        there = [feature for feature in wanted if host.gives(cpu_map.property_of(feature.name))]
+    return tuple(_forbidden_lack(feature, cpu_map) for feature in there)
+
+
+def _forbidden_lack(feature: FeaturePolicy, cpu_map: CpuMap) -> Lack:
+    prop = cpu_map.property_of(feature.name)
+    return Lack(prop, feature.name, bits_of(prop, cpu_map), "nobody", "policy forbid")

@@ -1,0 +1,238 @@
+"""Comparisons and baselines that ask QEMU: a guest's CPU is what it expands to under its machine
+type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cpumap.cpu.expansion import CpuModel, Machine
+from cpumap.cpu.host import UNKNOWN_MACHINE, Cpu, ThisMachine
+from cpumap.cpu.names import PropertyName, Value
+from cpumap.cpu.request import CpuRequest, FeaturePolicy
+from cpumap.errors import ResolveError, SourceError
+from cpumap.hosts.described import DescribedHost, known_to, read_described, request_on
+from cpumap.hosts.lack import lack_json
+from cpumap.libvirt.cpu_map.map import CpuMap
+from cpumap.libvirt.rules.baseline import baseline
+from cpumap.libvirt.rules.compare import COMPATIBLE, Verdict
+from cpumap.pin.expand import expand
+from cpumap.runnable.available import HOST_MODELS, available
+from cpumap.runnable.available_json import available_json
+from cpumap.runnable.check import Checked, check
+from cpumap.sources.machines import find_machine
+from cpumap.sources.source import Source
+from cpumap.system.json_text import json_text
+
+NOT_ON_HOSTS = ("kvm", "hv-")
+"""How the properties begin that a host's own CPU does not have: more of them is no more of a
+CPU.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What a comparison under one machine type found."""
+
+    machine: str
+    verdict: Verdict
+    reason: str
+    checked: Checked
+    extra: tuple[PropertyName, ...] = ()
+    """What the host can give and the CPU has not."""
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready values."""
+        return {
+            "machine": self.machine,
+            "verdict": self.verdict,
+            "reason": self.reason,
+            "missing": [lack_json(lack) for lack in self.checked.missing],
+            "forbidden": [lack_json(lack) for lack in self.checked.forbidden],
+            "extra": list(self.extra),
+        }
+
+
+def own_host(
+    source: Source, cpu_map: CpuMap, here: ThisMachine = UNKNOWN_MACHINE, machine: str | None = None
+) -> DescribedHost:
+    """The host that the source runs on, as its QEMU can use it: what any other machine would
+    read of it.
+    """
+    found = available(source, cpu_map, here, machine, options=False)
+    text = json_text("host", available_json(found, cpu_map))
+    return read_described(text.encode(), cpu_map, name=source.label)
+
+
+def compare_on(
+    source: Source,
+    host: DescribedHost,
+    request: CpuRequest,
+    cpu_map: CpuMap,
+    machine: str | None = None,
+) -> Compared:
+    """Whether the host can provide what this QEMU makes of the CPU under its machine type.
+
+    The rules are those of `cpumap.libvirt.rules.compare`. Errors: as `check`.
+    """
+    name = find_machine(source, machine or request.machine, request.where).name
+    resolved = request_on(host, request, cpu_map, known_to(source, name))
+    checked = check(resolved, source, cpu_map, machine=name, host=host)
+    if request.arch not in COMPATIBLE.get(host.cpu.arch, (host.cpu.arch,)):
+        return Compared(
+            name, "incompatible", f"CPU arch {request.arch} does not match host arch", checked
+        )
+    if request.vendor and request.vendor != host.cpu.vendor:
+        reason = f"host CPU vendor does not match required CPU vendor {request.vendor}"
+        return Compared(name, "incompatible", reason, checked)
+    if not checked.runnable:
+        return Compared(name, "incompatible", _reason(checked), checked)
+    extra = tuple(_extra(source, host, resolved, cpu_map, name))
+    if extra and request.match == "strict":
+        reason = f"Host CPU does not strictly match guest CPU: Extra features: {', '.join(extra)}"
+        return Compared(name, "incompatible", reason, checked, extra)
+    return Compared(name, "superset" if extra else "identical", "", checked, extra)
+
+
+def compare_all(
+    source: Source, host: DescribedHost, request: CpuRequest, cpu_map: CpuMap
+) -> tuple[Compared, ...]:
+    """The comparison under every machine type of the source that it can be made under, in the
+    source's order.
+    """
+    found: dict[str, Compared] = {}
+    for machine, stands_for in _tables(source):
+        if stands_for not in found:
+            try:
+                found[stands_for] = compare_on(source, host, request, cpu_map, stands_for)
+            except SourceError:
+                continue  # a machine type that this QEMU lists and does not start
+        found[machine.name] = replace(found[stands_for], machine=machine.name)
+    return tuple(found[machine.name] for machine in source.machines() if machine.name in found)
+
+
+def worst(verdicts: Iterable[Verdict]) -> Verdict:
+    """The least of the verdicts: incompatible, superset, identical."""
+    order: tuple[Verdict, ...] = ("incompatible", "superset", "identical")
+    return min(verdicts, key=order.index)
+
+
+def _tables(source: Source) -> Iterator[tuple[Machine, str]]:
+    """Every machine type, and one that shows the same CPUs: a recording knows which do."""
+    from cpumap.sources.recorded import RecordedSource
+
+    same = (
+        {name: table for table, names in source.tables().items() for name in names}
+        if isinstance(source, RecordedSource)
+        else {}
+    )
+    for machine in source.machines():
+        if not same or machine.name in same:
+            yield machine, same.get(machine.name, machine.name)
+
+
+def _reason(checked: Checked) -> str:
+    if checked.refused:
+        return checked.refused
+    if checked.forbidden:
+        return f"Host CPU provides forbidden features: {', '.join(lack.feature for lack in checked.forbidden)}"
+    return f"Host CPU does not provide required features: {', '.join(lack.feature for lack in checked.missing)}"
+
+
+def _extra(
+    source: Source, host: DescribedHost, request: CpuRequest, cpu_map: CpuMap, machine: str
+) -> Iterator[PropertyName]:
+    """What the host has beyond the CPU, less what the CPU says something of and what KVM makes
+    of itself.
+    """
+    if request.mode in ("host-passthrough", "maximum"):
+        return
+    expansion = expand(request, source, cpu_map, machine=machine)
+    named = {cpu_map.property_of(feature.name) for feature in request.features}
+    for name in sorted(host.properties - named):
+        if (
+            name in expansion.static
+            and expansion.realised.get(name) is not True
+            and not name.startswith(NOT_ON_HOSTS)
+        ):
+            yield name
+
+
+def runnable_on_all(
+    source: Source,
+    hosts: Sequence[DescribedHost],
+    request: CpuRequest,
+    cpu_map: CpuMap,
+    machine: str | None = None,
+) -> tuple[CpuRequest, tuple[str, ...]]:
+    """The CPU that every host can run as this QEMU expands it, and the features that had to be
+    disabled for that.
+
+    Each host is asked under `machine`, else under the machine type that its description is of,
+    where this QEMU has it. QEMU's model of a name may have more than the CPU map's, and QEMU may
+    lack a feature that the hosts have. Errors: `ResolveError` when a host cannot run it even so.
+    """
+    disabled: list[str] = []
+    known = {entry.name for entry in source.machines()}
+    places = [
+        (host, machine or (host.cpu.machine if host.cpu.machine in known else None))
+        for host in hosts
+    ]
+    for host, place in places:
+        lacking = check(request, source, cpu_map, machine=place, host=host).missing
+        names = [lack.feature for lack in lacking]
+        disabled += names
+        kept = tuple(feature for feature in request.features if feature.name not in names)
+        request = replace(
+            request, features=(*kept, *(FeaturePolicy(name, "disable") for name in names))
+        )
+    for host, place in places:
+        checked = check(request, source, cpu_map, machine=place, host=host)
+        if not checked.runnable:
+            raise ResolveError(f"{host.name} cannot run the baseline: {_reason(checked)}")
+    return request, tuple(disabled)
+
+
+def hypervisor_baseline(
+    source: Source,
+    cpus: Sequence[Cpu],
+    cpu_map: CpuMap,
+    *,
+    features: bool = False,
+    migratable: bool = False,
+) -> CpuRequest:
+    """The baseline by the rules of libvirt's virConnectBaselineHypervisorCPU, for the source's QEMU
+    on its host.
+
+    Of the map's models those that QEMU has, less what QEMU cannot give of the one chosen; of the
+    features those that QEMU has properties for, and, where they are to be migratable, does not keep
+    from a migratable CPU. Unlike
+    `runnable_on_all` it leaves features in that QEMU cannot add to the model. Errors: as
+    `baseline`.
+    """
+    definitions = {d.name: d for d in source.definitions("none") if d.name in cpu_map.models}
+    blockers = {
+        name: [cpu_map.feature_of(PropertyName(lack)) for lack in definition.unavailable]
+        for name, definition in definitions.items()
+    }
+    most, kept = (_most(source, migratable=value) for value in (False, True))
+    # Under tcg libvirt takes every feature for migratable, and so does QEMU.
+    lost = (
+        {name for name, value in most.items() if value is True and kept[name] is False}
+        if migratable
+        else set()
+    )
+    known = frozenset(cpu_map.feature_of(name) for name in most.keys() - lost)
+    return baseline(
+        cpus, cpu_map, features=features, models=definitions, known=known, blockers=blockers
+    )
+
+
+def _most(source: Source, *, migratable: bool) -> Mapping[PropertyName, Value]:
+    return source.expand(
+        "none",
+        CpuModel(HOST_MODELS[source.accel], {PropertyName("migratable"): migratable}),
+        "full",
+    )

@@ -1,0 +1,71 @@
+"""A QEMU that runs already, reached through its QMP socket."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from cpumap.cpu.expansion import CpuModel, Definition, ExpansionType, Machine, Realised
+from cpumap.cpu.names import Accel, PropertyName, Value
+from cpumap.errors import CannotRealise, UnknownName
+from cpumap.qemu.answers import definitions_of, expanded_by, machines_of, version_of
+from cpumap.qemu.qmp import Conversation
+from cpumap.sources.realised import bits_in, named_bits, read_realised
+
+
+class AttachedSource:
+    """A QEMU that runs already, reached through its QMP socket: one machine type, one CPU, never
+    ended by us.
+    """
+
+    def __init__(self, session: Conversation) -> None:
+        self._session = session
+        self.version = version_of(session.execute("query-version"))
+        self.arch: str = session.execute("query-target")["arch"]
+        self.accel: Accel = "kvm" if session.execute("query-kvm")["enabled"] else "tcg"
+        self.machine: str = session.execute(
+            "qom-get", path="/machine", property="type"
+        ).removesuffix("-machine")
+        self.label = f"running QEMU {self.version} ({session.label})"
+
+    def machines(self) -> tuple[Machine, ...]:
+        """Of the QEMU's machine types, the one that it runs counts as the default."""
+        listed = machines_of(self._session.execute("query-machines"))
+        return tuple(
+            replace(machine, is_default=machine.name == self.machine) for machine in listed
+        )
+
+    def definitions(self, machine: str) -> tuple[Definition, ...]:
+        self._must_be(machine)
+        return definitions_of(self._session, self.arch)
+
+    def expand(
+        self, machine: str, model: CpuModel, kind: ExpansionType
+    ) -> Mapping[PropertyName, Value]:
+        self._must_be(machine)
+        return expanded_by(self._session, model, kind)
+
+    def realise(self, machine: str, model: CpuModel, *, unfiltered: bool = True) -> Realised:
+        self._must_be(machine)
+        own = self.running()
+        typename = own.properties[PropertyName("type")]
+        if model.props or typename != f"{model.name}-{self.arch}-cpu":
+            raise CannotRealise(
+                f"{self.label} can only show its own CPU ({typename}), not make a {model.name}"
+            )
+        return own
+
+    def running(self) -> Realised:
+        """The CPU that its guest has now."""
+        path = self._session.execute("query-cpus-fast")[0]["qom-path"]
+        words = self._session.execute("qom-get", path=path, property="filtered-features")
+        return replace(read_realised(self._session), filtered=named_bits(bits_in(words)))
+
+    def _must_be(self, machine: str) -> None:
+        if machine != self.machine:
+            raise UnknownName(
+                f"{self.label} runs machine type {self.machine}, and cannot answer for {machine}"
+            )
+
+    def close(self) -> None:
+        self._session.close()

@@ -1,0 +1,113 @@
+"""A QEMU that is started for the question."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Self
+
+from cpumap.cpu.expansion import CpuModel, Definition, ExpansionType, Machine, Realised
+from cpumap.cpu.names import Accel, PropertyName, Value
+from cpumap.errors import SourceError, UnknownName
+from cpumap.qemu.answers import (
+    definitions_of,
+    expanded_by,
+    expansion_command,
+    machines_of,
+    version_of,
+)
+from cpumap.qemu.arguments import cpu_arguments
+from cpumap.qemu.qmp import Session
+from cpumap.qemu.warnings import ASKED_IN_VAIN
+from cpumap.sources.realised import read_realised, with_filtered
+
+_SESSIONS_KEPT = 2
+
+
+class QemuSource:
+    """A QEMU binary; one paused process per machine type, the last two kept, and one per
+    realised CPU.
+    """
+
+    def __init__(self, binary: str | Path, accel: Accel = "tcg", *, timeout: float = 30.0) -> None:
+        self.binary = str(binary)
+        self.accel: Accel = accel
+        self._timeout = timeout
+        self._sessions: dict[str, Session] = {}
+        bare = self._session("none")
+        self.version = version_of(bare.execute("query-version"))
+        self.arch: str = bare.execute("query-target")["arch"]
+        self.label = f"QEMU {self.version} ({self.binary})"
+        self.machines_of = machines_of(bare.execute("query-machines"))
+
+    def machines(self) -> tuple[Machine, ...]:
+        return self.machines_of
+
+    def definitions(self, machine: str) -> tuple[Definition, ...]:
+        return definitions_of(self._session(machine), self.arch)
+
+    def expand(
+        self, machine: str, model: CpuModel, kind: ExpansionType
+    ) -> Mapping[PropertyName, Value]:
+        return expanded_by(self._session(machine), model, kind)
+
+    def expand_many(
+        self, machine: str, models: Iterable[CpuModel], kind: ExpansionType
+    ) -> list[Mapping[PropertyName, Value]]:
+        """The expansions of many models, asked for in one pipeline."""
+        answers = self._session(machine).pipeline(
+            expansion_command(model, kind) for model in models
+        )
+        return [answer["model"]["props"] for answer in answers]
+
+    def realise(self, machine: str, model: CpuModel, *, unfiltered: bool = True) -> Realised:
+        with self.start(machine, model, unfiltered=unfiltered) as session:
+            return with_filtered(read_realised(session)) if unfiltered else read_realised(session)
+
+    def start(self, machine: str, model: CpuModel, *, unfiltered: bool = True) -> Session:
+        """A session with a paused QEMU that has made this CPU; under tcg nothing is filtered out of
+        it if so wished.
+
+        Under KVM the kernel refuses registers of features that the host has not, and QEMU aborts:
+        never forced there.
+        """
+        how = {PropertyName("check"): True}  # old machine types switch the warnings off
+        if unfiltered and self.accel == "tcg":
+            how[PropertyName("x-force-features")] = True
+        arguments = cpu_arguments(
+            model.name, f"{model.name}-{self.arch}-cpu", {**model.props, **how}
+        )
+        return self._started([*self._machine(machine), *arguments])
+
+    def _session(self, machine: str) -> Session:
+        session = self._sessions.pop(machine, None) or self._started(self._machine(machine))
+        self._sessions[machine] = session
+        while len(self._sessions) > _SESSIONS_KEPT:
+            self._sessions.pop(next(iter(self._sessions))).close()
+        return session
+
+    def _machine(self, machine: str) -> list[str]:
+        return ["-machine", f"{machine},accel={self.accel}"]
+
+    def _started(self, arguments: list[str]) -> Session:
+        try:
+            return Session.start(self.binary, arguments, timeout=self._timeout)
+        except SourceError as err:
+            if ASKED_IN_VAIN.search(str(err)):
+                raise UnknownName(str(err)) from err
+            if "-machine help" in str(err) or "unsupported machine type" in str(err):
+                raise UnknownName(
+                    f"{self.binary} has no machine type {arguments[1].partition(',')[0]!r}"
+                ) from err
+            raise
+
+    def close(self) -> None:
+        for session in self._sessions.values():
+            session.close()
+        self._sessions.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,85 @@
+"""The CPU that a QEMU has made, read from its first vCPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+from cpumap.cpu.bits import Bit, CpuidBits
+from cpumap.cpu.expansion import Realised
+from cpumap.cpu.names import PropertyName
+from cpumap.qemu.qmp import Conversation
+from cpumap.qemu.warnings import UNMET, lacking
+
+_PARAVIRTUAL = range(0x40000000, 0x50000000)
+"""CPUID leaves of KVM and Hyper-V: QEMU has names for the bits, although CPU maps have not."""
+
+
+def with_filtered(realised: Realised) -> Realised:
+    given_back = {
+        PropertyName(name): True for name in realised.filtered if name in realised.properties
+    }
+    return replace(realised, properties={**realised.properties, **given_back})
+
+
+def bits_in(words: Iterable[Mapping[str, Any]]) -> Iterator[Bit]:
+    """The bits set in a list of X86CPUFeatureWordInfo, as `filtered-features` is."""
+    for word in words:
+        leaf, subleaf, register = (
+            word["cpuid-input-eax"],
+            word.get("cpuid-input-ecx", 0),
+            word["cpuid-register"],
+        )
+        yield from (
+            (leaf, subleaf, register.lower(), number)
+            for number in range(32)
+            if word["features"] >> number & 1
+        )
+
+
+@cache
+def _names() -> Mapping[Bit, PropertyName]:
+    """The properties by their CPUID bits, as the shipped CPU map has them."""
+    from cpumap.libvirt.cpu_map.load import load_cpu_map
+
+    cpu_map = load_cpu_map()
+    return {
+        (bits.leaf, bits.subleaf, bits.register, number): cpu_map.property_of(feature.name)
+        for feature in cpu_map.features.values()
+        for bits in feature.bits
+        if isinstance(bits, CpuidBits)
+        for number in range(32)
+        if bits.mask >> number & 1
+    }
+
+
+def named_bits(filtered: Iterable[Bit]) -> dict[str, str]:
+    """Property name → where the bit sits, in QEMU's way of writing it; bits without a name left
+    out.
+    """
+    return {
+        str(_names()[bit]): f"CPUID.{bit[0]:02X}H:{bit[2].upper()} [bit {bit[3]}]"
+        for bit in filtered
+        if bit in _names()
+    }
+
+
+def read_realised(session: Conversation) -> Realised:
+    """The first vCPU of a QEMU: every readable scalar property, and what it says was filtered."""
+    path = session.execute("query-cpus-fast")[0]["qom-path"]
+    listed = session.execute("qom-list", path=path)
+    names = [entry["name"] for entry in listed if not entry["type"].startswith(("link<", "child<"))]
+    values = session.answers(("qom-get", {"path": path, "property": name}) for name in names)
+    properties = {
+        PropertyName(name): value
+        for name, value in zip(names, values, strict=True)
+        if isinstance(value, bool | int | str)
+    }
+    filtered = values[names.index("filtered-features")] if "filtered-features" in names else ()
+    warnings = session.warnings()
+    nameless = tuple(
+        bit for bit in bits_in(filtered) if bit not in _names() and bit[0] not in _PARAVIRTUAL
+    )
+    return Realised(properties, lacking(warnings), lacking(warnings, UNMET), nameless)

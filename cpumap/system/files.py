@@ -1,0 +1,75 @@
+"""Files replaced atomically or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from cpumap.errors import SourceError
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Puts the content at the path, behind a link if it is one: all of it, durably, or nothing.
+
+    Mode and owner of the file that was there are kept. Errors: `SourceError`; the old file is then
+    as it was.
+    """
+    target = Path(os.path.realpath(path))
+    try:
+        _replace(target, content)
+    except OSError as err:
+        raise SourceError(f"{path}: {err.strerror}") from err
+
+
+def _replace(target: Path, content: bytes) -> None:
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            take_after(target, handle)
+            stream.flush()
+            os.fsync(handle)
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_directory(target.parent)
+
+
+OF_CONTENT = frozenset({"security.evm", "security.ima"})
+"""Extended attributes by which the kernel's integrity measurement knows a file's content: a new
+one gets its own.
+"""
+
+
+def take_after(target: Path, handle: int) -> None:
+    """Mode, owner and extended attributes of the file that is to be replaced, and no others.
+
+    SELinux labels and access control lists are extended attributes; the directory may have a
+    default for the latter.
+    """
+    if not target.exists():
+        mask = os.umask(0)
+        os.umask(mask)
+        os.fchmod(handle, 0o666 & ~mask)
+        return
+    old = target.stat()
+    if (os.geteuid(), os.getegid()) != (old.st_uid, old.st_gid):
+        os.fchown(handle, old.st_uid, old.st_gid)
+    os.fchmod(handle, old.st_mode & 0o7777)
+    kept = set(os.listxattr(target))
+    for name in kept - OF_CONTENT:
+        os.setxattr(handle, name, os.getxattr(target, name))
+    for name in set(os.listxattr(handle)) - kept:
+        os.removexattr(handle, name)
+
+
+def sync_directory(directory: Path) -> None:
+    """Makes what was renamed or made in the directory last."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

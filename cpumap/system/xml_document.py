@@ -1,0 +1,175 @@
+"""XML from outside, read safely: bounded in size, no entities, no network, and every complaint
+with its `file:line`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from lxml import etree
+
+from cpumap.errors import InputError
+
+SIZE_LIMIT = 16 * 1024 * 1024
+"""Bytes. libvirt itself carries at most 4 MiB of XML over its wire (REMOTE_STRING_MAX)."""
+
+
+UINT_MAX = 2**32 - 1
+
+
+ULLONG_MAX = 2**64 - 1
+
+
+def read_input(path: str | PathLike[str]) -> bytes:
+    """The bytes of the file; `InputError` when it is no readable file or larger than
+    `SIZE_LIMIT`.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(SIZE_LIMIT + 1)
+    except OSError as err:
+        raise InputError(err.strerror or str(err), str(path)) from err
+    if len(data) > SIZE_LIMIT:
+        raise InputError(f"too large: the limit is {SIZE_LIMIT // 2**20} MiB", str(path))
+    return data
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A parsed XML document: its name for messages, the kind of error it raises, and its root."""
+
+    name: str
+    error_class: type[InputError]
+    root: Any
+
+    @classmethod
+    def parse(
+        cls, data: bytes | str, name: str, error_class: type[InputError] = InputError
+    ) -> Document:
+        """The document; comments and processing instructions are dropped, entities are refused
+        rather than resolved.
+        """
+        if len(data) > SIZE_LIMIT:
+            raise error_class(f"too large: the limit is {SIZE_LIMIT // 2**20} MiB", name)
+        parser = etree.XMLParser(
+            resolve_entities=False,
+            no_network=True,
+            load_dtd=False,
+            remove_comments=True,
+            remove_pis=True,
+        )
+        try:
+            root = etree.fromstring(_for_lxml(data), parser)
+        except etree.XMLSyntaxError as err:
+            raise error_class(
+                f"not well-formed XML: {_first_line(err)}", f"{name}:{err.lineno or 1}"
+            ) from err
+        except ValueError as err:
+            raise error_class(f"not XML: {err}", f"{name}:1") from err
+        dtd: Any = root.getroottree().docinfo.internalDTD
+        if dtd is not None and dtd.entities():
+            raise error_class("XML entities are not accepted", f"{name}:1")
+        return cls(name, error_class, root)
+
+    def where(self, element: Any) -> str:
+        """`file:line` of the element."""
+        return f"{self.name}:{element.sourceline}"
+
+    def error(self, element: Any, message: str) -> InputError:
+        """The error to raise about this element."""
+        return self.error_class(message, self.where(element))
+
+    def choice(
+        self, element: Any, attribute: str, choices: tuple[Any, ...], required: bool = False
+    ) -> Any:
+        """The attribute's value, one of `choices`; None when it is absent and not required."""
+        value = self._attribute(element, attribute, required)
+        if value is not None and value not in choices:
+            raise self.error(
+                element,
+                f"invalid value for attribute '{attribute}' in element '{element.tag}': '{value}'"
+                f" (expected {', '.join(choices)})",
+            )
+        return value
+
+    def switch(self, element: Any, attribute: str, required: bool = False) -> bool | None:
+        """What an on/off attribute says."""
+        value = self.choice(element, attribute, ("on", "off"), required)
+        return None if value is None else value == "on"
+
+    def number(
+        self,
+        element: Any,
+        attribute: str,
+        *,
+        low: int = 0,
+        high: int = UINT_MAX,
+        required: bool = False,
+        base: int = 10,
+    ) -> int | None:
+        """The attribute's number; with base 0 also hexadecimal (`0x`) or octal (leading `0`)."""
+        value = self._attribute(element, attribute, required)
+        if value is None:
+            return None
+        number = c_integer(value, base)
+        if number is None or not low <= number <= high:
+            raise self.error(
+                element,
+                f"invalid value for attribute '{attribute}' in element '{element.tag}': '{value}'"
+                f" (expected a number from {low} to {high})",
+            )
+        return number
+
+    def _attribute(self, element: Any, attribute: str, required: bool) -> str | None:
+        value: str | None = element.get(attribute)
+        if value is None and required:
+            raise self.error(
+                element, f"missing required attribute '{attribute}' in element '{element.tag}'"
+            )
+        return value
+
+
+def first_child(element: Any, tag: str) -> Any:
+    """The first child with this tag, or None: what `find` gives, three times as fast."""
+    return next(element.iterchildren(tag), None)
+
+
+def c_integer(text: str, base: int = 10) -> int | None:
+    """The number as C's strtoul reads it, which passes over white space before it; None when
+    more follows it.
+    """
+    match = re.fullmatch(r"\s*\+?(0[xX][0-9a-fA-F]+|[0-9]+)", text, re.ASCII)
+    if match is None:
+        return None
+    digits = match[1]
+    if base == 10:
+        return int(digits) if digits.isdecimal() else None
+    if digits.isdecimal() and digits.startswith("0"):
+        return None if re.search("[89]", digits) else int(digits, 8)
+    return int(digits, 0)
+
+
+def _for_lxml(data: bytes | str) -> bytes:
+    """Text has lost its encoding: what its XML declaration claims no longer counts."""
+    if isinstance(data, bytes):
+        return data
+    text = data.lstrip("\ufeff")
+    if text.startswith("<?xml"):
+        declaration, found, rest = text.partition("?>")
+        text = "\n" * declaration.count("\n") + rest if found else text
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _first_line(err: etree.XMLSyntaxError) -> str:
+    """The parser's complaint without the line and column that end it: `file:line` says that
+    already.
+    """
+    return (
+        re.sub(r", line \d+, column \d+$", "", str(err.msg).splitlines()[0])
+        if err.msg
+        else "empty document"
+    )

@@ -1,0 +1,333 @@
+"""Locks, audits and reports: what a fleet has, what drifts, and how a person sees it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cpumap.cli.main import main
+from tests.support import chromium
+from tests.support.documents import RECORDED, small, stored
+
+FLEET = {
+    "db.xml": small("db", "Skylake-Server-IBRS", "pc-q35-2.11"),
+    "mail.xml": small("mail", "Haswell", "pc-q35-5.2"),
+    "new.xml": small("new", "Haswell", "pc-q35-7.2"),
+    "old.xml": small("old", "Haswell", "pc-q35-2.11"),
+    "web.xml": small("web", "Haswell", "pc-q35-5.2"),
+}
+
+HOST = """\
+<capabilities><host><cpu><arch>x86_64</arch><model>Haswell-noTSX</model><vendor>Intel</vendor></cpu></host></capabilities>
+"""
+
+
+@pytest.fixture
+def lock(tmp_path: Path) -> Path:
+    path = tmp_path / "cpu.lock.json"
+    assert main(["lock", str(stored(tmp_path / "etc", FLEET)), "-o", str(path), *RECORDED]) == 0
+    return path
+
+
+def audit(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, Any]:
+    capsys.readouterr()
+    code = main(["audit", *map(str, words), "--format", "json"])
+    return code, json.loads(capsys.readouterr().out)
+
+
+def test_guests_that_share_a_cpu_share_an_entry(lock: Path) -> None:
+    stored_lock = json.loads(lock.read_text())
+    assert stored_lock["schema"] == "cpumap.lock/1"
+    guests = {Path(name).name: key for name, key in stored_lock["guests"].items()}
+    assert guests["mail.xml"] == guests["web.xml"] != guests["old.xml"]
+    assert len(stored_lock["cpus"]) == 4
+    entry = stored_lock["cpus"][guests["db.xml"]]
+    assert entry["context"] == {
+        "qemu": "7.2.22",
+        "arch": "x86_64",
+        "machine": "pc-q35-2.11",
+        "accel": "kvm",
+    }
+    assert entry["properties"]["mpx"] is True and entry["properties"]["pku"] is False
+
+
+def test_nothing_drifts_where_nothing_changed(
+    lock: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, answer = audit(capsys, lock, *RECORDED)
+    assert code == 0 and all(cpu["holds"] for cpu in answer["cpus"])
+
+
+def test_another_machine_type(lock: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, answer = audit(capsys, lock, *RECORDED, "--machine", "pc-q35-7.2")
+    assert code == 1
+    drifts = {Path(guest).name: cpu["drifts"] for cpu in answer["cpus"] for guest in cpu["guests"]}
+    assert [d["name"] for d in drifts["web.xml"]] == ["x-vendor-cpuid-only"], (
+        "no Hyper-V is shown, so no version of it"
+    )
+    mpx = next(drift for drift in drifts["db.xml"] if drift["name"] == "mpx")
+    assert (mpx["locked"], mpx["now"]) == (True, False)
+    assert mpx["cause"] == "machine type: pc-q35-2.11 is not pc-q35-7.2"
+    assert mpx["place"] == "CPUID[eax=07h,ecx=00h].EBX.mpx [bit 14]"
+
+
+def test_another_qemu(lock: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, answer = audit(capsys, lock, "--recorded", "11.1")
+    assert code == 1
+    refused = {
+        Path(g).name: cpu["refused"]
+        for cpu in answer["cpus"]
+        for g in cpu["guests"]
+        if cpu["refused"]
+    }
+    assert "has no machine type 'pc-q35-2.11'" in refused["old.xml"]
+
+
+def test_a_converted_fleet_drifts_with_no_machine_type(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory, path = stored(tmp_path / "etc", FLEET), tmp_path / "lock"
+    assert main(["convert", str(directory), "--in-place", *RECORDED]) == 0
+    assert main(["lock", str(directory), "-o", str(path), *RECORDED]) == 0
+    assert audit(capsys, path, *RECORDED, "--machine", "pc-q35-7.2")[0] == 0
+
+
+def test_which_runs_on_which_host(
+    lock: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host = tmp_path / "host.xml"
+    host.write_text(HOST)
+    code, answer = audit(capsys, lock, *RECORDED, "--host", host)
+    assert code == 1
+    missing = {Path(guest).name: features for guest, features in answer["hosts"][str(host)].items()}
+    assert {"hle", "rtm"} == set(missing["web.xml"])
+    assert {"avx512f", "mpx"} <= set(missing["db.xml"])
+
+
+def test_host_model_is_the_cpu_of_the_host(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    guest = small("a", "Haswell", "pc-q35-7.2").replace(
+        b"'custom'><model>Haswell</model>", b"'host-model'>"
+    )
+    directory, path, host = (
+        stored(tmp_path / "etc", {"a.xml": guest}),
+        tmp_path / "lock",
+        tmp_path / "host.xml",
+    )
+    host.write_text(HOST)
+    assert main(["lock", str(directory), "-o", str(path), *RECORDED]) == 1, "whose CPU is not known"
+    assert main(["lock", str(directory), "-o", str(path), *RECORDED, "--host", str(host)]) == 0
+    (cpu,) = json.loads(path.read_text())["cpus"].values()
+    assert cpu["request"]["model"] == "Haswell-noTSX" and cpu["properties"]["avx2"] is True
+    assert audit(capsys, path, *RECORDED)[0] == 0
+
+
+def test_definitions_read_again(
+    lock: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = tmp_path / "etc"
+    assert audit(capsys, lock, directory, *RECORDED)[0] == 0
+    (directory / "new.xml").unlink()
+    (directory / "added.xml").write_bytes(FLEET["web.xml"])
+    (directory / "db.xml").write_bytes(b"<domain>")
+    (directory / "web.xml").write_bytes(
+        FLEET["web.xml"].replace(b"</model>", b"</model><feature policy='disable' name='avx2'/>")
+    )
+    code, answer = audit(capsys, lock, directory, *RECORDED)
+    assert code == 1
+    assert [Path(name).name for name in answer["gone"]] == ["new.xml"]
+    assert [Path(name).name for name in answer["new"]] == ["added.xml"]
+    by_guest = {Path(guest).name: cpu for cpu in answer["cpus"] for guest in cpu["guests"]}
+    assert by_guest["mail.xml"]["holds"] and not by_guest["mail.xml"]["edited"]
+    assert "not well-formed" in by_guest["db.xml"]["refused"]
+    assert by_guest["web.xml"]["edited"] and by_guest["web.xml"]["drifts"] == [
+        {
+            "name": "avx2",
+            "locked": True,
+            "now": False,
+            "cause": "definition: edited since it was locked",
+            "place": "CPUID[eax=07h,ecx=00h].EBX.avx2 [bit 5]",
+        }
+    ]
+
+
+def test_what_no_property_says_is_predicted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    guest = small("a", "Haswell", "pc-q35-7.2").replace(b"type='kvm'", b"type='qemu'")
+    directory, path = stored(tmp_path / "etc", {"a.xml": guest}), tmp_path / "lock"
+    assert main(["lock", str(directory), "-o", str(path), *RECORDED]) == 0
+    code, answer = audit(capsys, path, "--recorded", "5.2", "--machine", "pc-q35-5.2")
+    (cpu,) = answer["cpus"]
+    assert code == 1 and not cpu["holds"] and cpu["unknown"] == []
+    assert [(bit["leaf"], bit["subleaf"], bit["register"]) for bit in cpu["predicted"]] == [
+        (0xD, 1, "ebx")
+    ]
+    assert main(["audit", str(path), "--recorded", "5.2", "--machine", "pc-q35-5.2"]) == 1
+    assert "CPUID 0xd.1.EBX" in capsys.readouterr().out
+
+
+def test_a_lock_without_guests(lock: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["audit", str(lock), "--guest", *RECORDED]) == 2
+    assert "`lock --guest` does" in capsys.readouterr().err
+    assert main(["lock", str(lock.parent / "etc"), "--guest", *RECORDED]) == 2
+    assert "name a --qemu" in capsys.readouterr().err
+
+
+@pytest.mark.live
+def test_a_guest_reads_the_cpu_then_and_now(
+    tmp_path: Path, qemus: Mapping[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    guests = {
+        name: small(name, model, "pc-q35-7.2")
+        for name, model in (("a", "Haswell"), ("b", "qemu64"))
+    }
+    tcg = {
+        f"{name}.xml": guest.replace(b"type='kvm'", b"type='qemu'")
+        for name, guest in guests.items()
+    }
+    directory, path = stored(tmp_path / "etc", tcg), tmp_path / "lock"
+    assert (
+        main(["lock", str(directory), "--guest", "-o", str(path), "--qemu", str(qemus["7.2"])]) == 0
+    )
+    code, answer = audit(capsys, path, "--guest", "--qemu", qemus["7.2"])
+    assert code == 0 and all(cpu["seen"] == [] for cpu in answer["cpus"])
+    code, answer = audit(capsys, path, "--guest", "--qemu", qemus["5.2"], "--machine", "pc-q35-2.4")
+    assert code == 1
+    by_guest = {Path(guest).name: cpu for cpu in answer["cpus"] for guest in cpu["guests"]}
+    seen = {
+        (bit["leaf"], bit["subleaf"], bit["register"]): bit for bit in by_guest["a.xml"]["seen"]
+    }
+    abm, sizes, cache = seen[0x80000001, 0, "ecx"], seen[0xD, 1, "ebx"], seen[0x4, 3, "ebx"]
+    assert (abm["bits"], abm["names"], abm["predicted"]) == (
+        [5],
+        ["abm"],
+        False,
+    ) and "abm: " in abm["cause"]
+    assert sizes["predicted"] and "leaf 0xD" in sizes["cause"]
+    assert cache["predicted"] and "legacy GenuineIntel with l3-cache" in cache["cause"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", '{"schema": "cpumap.lock/1"}', '{"schema": "cpumap.lock/1", "cpus": {"1": {}}}'],
+)
+def test_no_lock(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "lock"
+    path.write_text(text)
+    assert main(["audit", str(path), *RECORDED]) == 2
+    assert "not a lock" in capsys.readouterr().err
+
+
+@pytest.mark.live
+def test_report_in_a_browser(lock: Path, tmp_path: Path) -> None:
+    report, host = tmp_path / "report.html", tmp_path / "host.xml"
+    host.write_text(HOST)
+    words = ["--machine", "pc-q35-7.2", "--host", str(host), "--report", str(report)]
+    assert main(["audit", str(lock), *RECORDED, *words]) == 1
+    with chromium.page(tmp_path / "profile") as page:
+        page.open(report.as_uri())
+        assert page.requests() == 1, "a report needs nothing but itself"
+        assert page.value("document.querySelector('#title').textContent") == "Fleet audited"
+        assert page.value("document.querySelectorAll('tr.guest').length") == 5
+        assert page.value("document.querySelectorAll('table.map td.cell').length") >= 20
+        _filters_work(page)
+        _details_open(page)
+        assert page.value("document.querySelectorAll('#hosts td.bad').length") == 4
+        before = page.value("getComputedStyle(document.body).backgroundColor")
+        page.value("document.querySelector('#dark').click()")
+        assert page.value("getComputedStyle(document.body).backgroundColor") != before
+        page.call("Emulation.setEmulatedMedia", media="print")
+        assert page.value("getComputedStyle(document.querySelector('.filters')).display") == "none"
+        assert page.value("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        page.screenshot(tmp_path / "report.png")
+        page.call("Emulation.setEmulatedMedia", media="")
+        _fits_a_telephone(page)
+        assert page.complaints == []
+
+
+def _fits_a_telephone(page: chromium.Page) -> None:
+    """At 400 pixels nothing of the list is cut off, whether a guest is opened or not."""
+    page.call(
+        "Emulation.setDeviceMetricsOverride",
+        width=400,
+        height=800,
+        deviceScaleFactor=1,
+        mobile=True,
+    )
+    overflow = "(e => e.scrollWidth - e.clientWidth)"
+    for _ in range(2):
+        assert page.value(f"{overflow}(document.documentElement)") == 0
+        assert page.value(f"{overflow}(document.querySelector('table.guests').parentNode)") == 0
+        page.value("document.querySelector('tr.guest').click()")
+    page.call("Emulation.clearDeviceMetricsOverride")
+
+
+def _filters_work(page: chromium.Page) -> None:
+    def after(selector: str, text: str) -> list[str]:
+        script = "(e => { e.value = %s; e.dispatchEvent(new Event('input')) })(document.querySelector(%s))"
+        page.value(script % (json.dumps(text), json.dumps(selector)))
+        names: list[str] = page.value(
+            "[...document.querySelectorAll('tr.guest td.name')].map(e => e.textContent)"
+        )
+        return [Path(name).name for name in names]
+
+    assert after("#search", "skylake mpx") == ["db.xml"]
+    assert after("#search", "no such thing") == []
+    assert after("#search", "") == sorted(FLEET)
+    assert after("#model", "Haswell") == ["mail.xml", "new.xml", "old.xml", "web.xml"]
+    assert after("#status", "holds") == ["new.xml"]
+    assert after("#status", "drifts") == ["mail.xml", "old.xml", "web.xml"]
+    after("#status", "")
+    assert after("#model", "") == sorted(FLEET)
+
+
+def _details_open(page: chromium.Page) -> None:
+    page.value("document.querySelector('tr.guest').click()")
+    assert "mpx" in page.value("document.querySelector('table.differences').textContent")
+    assert page.value("document.querySelector('table.registers').textContent").startswith("Leaf")
+    assert page.value("document.querySelectorAll('table.registers .bits i.on').length") >= 1
+    assert page.value("document.querySelectorAll('table.properties tbody tr').length") > 200
+    page.value("document.querySelector('tr.guest').click()")
+    assert page.value("document.querySelector('tr.opened')") is None
+
+
+@pytest.mark.live
+def test_report_of_a_conversion_in_a_browser(tmp_path: Path) -> None:
+    odd = {"<script>alert(1)<script>.xml": small("x"), "broken.xml": b"<domain>"}
+    directory, report = stored(tmp_path / "etc", {**FLEET, **odd}), tmp_path / "report.html"
+    words = ["--dry-run", "--report", str(report)]
+    assert main(["convert", str(directory), *words, *RECORDED]) == 2
+    with chromium.page(tmp_path / "profile") as page:
+        page.open(report.as_uri())
+        tiles = page.value("[...document.querySelectorAll('.tile')].map(e => e.textContent)")
+        assert tiles[:3] == ["7guests", "6depended on defaults", "6converted"]
+        assert page.value("document.querySelectorAll('tr.guest').length") == 7
+        _fits_a_telephone(page)
+        assert page.complaints == []
+
+
+@pytest.mark.live
+def test_report_of_a_difference_in_a_browser(tmp_path: Path) -> None:
+    report = tmp_path / "report.html"
+    words = [
+        "Skylake-Server-IBRS@pc-q35-2.11",
+        "Skylake-Server-IBRS@pc-q35-7.2",
+        "--report",
+        str(report),
+    ]
+    assert main(["diff", *words, *RECORDED]) == 1
+    with chromium.page(tmp_path / "profile") as page:
+        page.open(report.as_uri())
+        page.value("document.querySelector('tr.guest').click()")
+        registers = page.value(
+            "[...document.querySelectorAll('table.registers tbody tr')].map(e => e.textContent)"
+        )
+        assert "0x70ebx14 mpx" in registers and "0x70ecx3 pku" in registers
+        _fits_a_telephone(page)
+        assert page.complaints == []

@@ -1,0 +1,295 @@
+"""Predictions and adaptations, from recorded QEMUs: nothing is started."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from cpumap.cpu.expansion import CpuModel, Expansion
+from cpumap.cpu.explicit import ExplicitCpu
+from cpumap.cpu.names import PropertyName
+from cpumap.cpu.request import CpuRequest
+from cpumap.cpu.topology import Topology
+from cpumap.libvirt.cpu_map.load import load_cpu_map
+from cpumap.libvirt.cpu_map.map import CpuMap
+from cpumap.move.adapt import Adapted, adapt, has_cache_table, machine_of_release
+from cpumap.move.hold import hold
+from cpumap.move.predict import Prediction, predict
+from cpumap.move.xsave import Components
+from cpumap.pin.compact import changing_properties
+from cpumap.pin.expand import default_request, expand
+from cpumap.pin.resolve import resolve
+from cpumap.proof.diff import diff
+from cpumap.proof.difference import REALIZE, bit_names, bits_of, guest_differences, meanings
+from cpumap.proof.guest import GuestCpu
+from cpumap.qemu.arguments import smp_option
+from cpumap.sources.recorded import RecordedSource, find_recording
+from cpumap.system.data import data_path
+
+OLD, NEW = "5.2", "7.2"
+
+
+@pytest.fixture(scope="module")
+def cpu_map() -> CpuMap:
+    return load_cpu_map()
+
+
+@pytest.fixture(scope="module")
+def old() -> RecordedSource:
+    return RecordedSource(find_recording(OLD, "tcg"))
+
+
+@pytest.fixture(scope="module")
+def new() -> RecordedSource:
+    return RecordedSource(find_recording(NEW, "tcg"))
+
+
+def explicit(
+    source: RecordedSource, model: str, machine: str, cpu_map: CpuMap
+) -> tuple[ExplicitCpu, Expansion]:
+    request = default_request(CpuModel(model), machine, CpuRequest(accel="tcg"))
+    expansion = expand(request, source, cpu_map)
+    return resolve(request, expansion), expansion
+
+
+def predicted(prediction: Prediction) -> dict[str, int]:
+    return {f"{d.leaf:x}.{d.subleaf:x}.{d.register}": d.xor for d in prediction.differences}
+
+
+def test_upgrade_names_what_only_the_target_has(
+    old: RecordedSource, new: RecordedSource, cpu_map: CpuMap
+) -> None:
+    cpu, _ = explicit(old, "Haswell", "pc-q35-5.2", cpu_map)
+    moved = adapt(cpu, old, new, "pc-q35-7.2")
+    assert moved.cpu.context.machine == "pc-q35-7.2" and moved.cpu.context.qemu == new.version
+    assert cpu.values.items() <= moved.cpu.values.items()
+    added = {n: v for n, v in moved.cpu.values.items() if n not in cpu.values}
+    assert added[PropertyName("x-vendor-cpuid-only")] is False, (
+        "as on pc-q35-5.2, not as on pc-q35-7.2"
+    )
+    assert added[PropertyName("avx512-fp16")] is False
+    assert moved.unnamed == ()
+
+
+def test_downgrade_leaves_out_what_the_target_does_not_know(
+    old: RecordedSource, new: RecordedSource, cpu_map: CpuMap
+) -> None:
+    cpu, _ = explicit(new, "Haswell", "pc-q35-7.2", cpu_map)
+    moved = adapt(cpu, new, old, "pc-q35-5.2")
+    unnamed = {prop.name: prop for prop in moved.unnamed}
+    assert unnamed[PropertyName("x-vendor-cpuid-only")].matters
+    assert not unnamed[PropertyName("avx512-fp16")].matters
+    assert not set(unnamed) & set(moved.cpu.values)
+
+
+def test_a_model_that_the_target_lacks_stands_on_base(
+    old: RecordedSource, new: RecordedSource, cpu_map: CpuMap
+) -> None:
+    cpu, _ = explicit(new, "EPYC-Milan-v1", "pc-q35-7.2", cpu_map)
+    moved = adapt(cpu, new, old, "pc-q35-5.2")
+    assert (moved.cpu.model, moved.cpu.typename) == ("base", "base-x86_64-cpu")
+    assert cpu.values[PropertyName("legacy-cache")] is False
+    assert moved.cpu.values[PropertyName("legacy-cache")] is True, (
+        "base would refuse to have no legacy cache"
+    )
+
+
+def test_machine_of_release(new: RecordedSource) -> None:
+    assert machine_of_release(new, "5.2") == "pc-q35-5.2"
+    assert machine_of_release(new, "5.3") == "pc-q35-5.2"
+    assert machine_of_release(new, "1.0") == "pc-q35-2.4"
+    assert machine_of_release(new, "11.1") == "pc-q35-7.2"
+
+
+def test_has_cache_table(new: RecordedSource) -> None:
+    assert has_cache_table(new, "EPYC-v1")
+    assert not has_cache_table(new, "Haswell-v1")
+
+
+@pytest.mark.parametrize(
+    "model, ebx", [("Haswell", 0x340), ("Skylake-Server-v1", 0x988), ("n270-v1", None)]
+)
+def test_leaf_0xd_of_tcg(
+    old: RecordedSource, new: RecordedSource, cpu_map: CpuMap, model: str, ebx: int | None
+) -> None:
+    cpu, expansion = explicit(old, model, "pc-q35-5.2", cpu_map)
+    _, prediction = hold(cpu, expansion, old, new, cpu_map, machine="pc-q35-7.2")
+    wanted = {"d.1.ebx": ebx} if ebx else {}
+    assert predicted(prediction) == wanted
+    assert prediction.unknown == () and prediction.holds is (ebx is None)
+
+
+def test_one_release_predicts_nothing(new: RecordedSource, cpu_map: CpuMap) -> None:
+    cpu, expansion = explicit(new, "EPYC", "pc-q35-2.4", cpu_map)
+    _, prediction = hold(cpu, expansion, new, new, cpu_map, machine="pc-q35-7.2")
+    assert prediction.holds
+
+
+def moved_to(version: str, moved: Adapted) -> Adapted:
+    return replace(moved, cpu=replace(moved.cpu, context=replace(moved.cpu.context, qemu=version)))
+
+
+def test_what_was_not_measured_is_unknown(
+    old: RecordedSource, new: RecordedSource, cpu_map: CpuMap
+) -> None:
+    cpu, expansion = explicit(old, "Haswell", "pc-q35-5.2", cpu_map)
+    moved = adapt(cpu, old, new, "pc-q35-7.2")
+    for version in ("8.2.1", "99.0.0"):
+        prediction = predict(cpu, expansion.realised, moved_to(version, moved), cpu_map)
+        assert prediction.unknown and not prediction.holds
+    clusters = predict(
+        cpu, expansion.realised, moved_to("10.0.0", moved), cpu_map, Topology(clusters=2)
+    )
+    assert any("clusters" in reason for reason in clusters.unknown)
+
+
+def under_kvm(
+    model: str,
+    release: str,
+    old: RecordedSource,
+    new: RecordedSource,
+    cpu_map: CpuMap,
+    of_host: Components | None,
+) -> Prediction:
+    """What is said of the model's move under KVM from 5.2, or else from 7.2, to another release."""
+    here, machine = (old, "pc-q35-5.2") if release == "7.2" else (new, "pc-q35-7.2")
+    cpu, expansion = explicit(here, model, machine, cpu_map)
+    moved = adapt(cpu, here, new, "pc-q35-7.2")
+    context = replace(moved.cpu.context, accel="kvm", qemu=f"{release}.0")
+    source = replace(cpu, context=replace(cpu.context, accel="kvm"))
+    target = replace(moved, cpu=replace(moved.cpu, context=context))
+    return predict(source, expansion.realised, target, cpu_map, of_host=of_host)
+
+
+def test_a_feature_in_an_msr_that_the_other_qemu_does_not_have(cpu_map: CpuMap) -> None:
+    newer, older = (RecordedSource(find_recording(release, "kvm")) for release in ("11.1", "10.0"))
+    cpu, expansion = explicit(newer, "SapphireRapids-v7", "pc-q35-10.0", cpu_map)
+    msrs = [
+        d for d in hold(cpu, expansion, newer, older, cpu_map)[1].differences if d.register == "msr"
+    ]
+    assert [(d.leaf, d.xor, d.cause) for d in msrs] == [
+        (0x10A, 1 << 62, "QEMU 10.0 has no feature its-no")
+    ]
+
+
+HOST: Components = {2: (0x100, 0x240), 9: (8, 0xA80)}
+
+
+@pytest.mark.parametrize(
+    ("model", "release", "of_host", "known"),
+    [
+        ("qemu64", "7.2", None, {}),
+        ("Haswell", "7.2", None, {"d.1.ebx": 0x340}),
+        ("Skylake-Client", "7.2", None, None),
+        ("Skylake-Server", "10.0", None, {}),
+        ("Haswell", "11.1", None, None),
+        ("Haswell", "11.1", HOST, {"d.9.eax": 8, "d.9.ebx": 0xA80}),
+        ("qemu64", "11.1", HOST, {}),
+    ],
+)
+def test_xsave_under_kvm(
+    old: RecordedSource,
+    new: RecordedSource,
+    cpu_map: CpuMap,
+    model: str,
+    release: str,
+    of_host: Components | None,
+    known: dict[str, int] | None,
+) -> None:
+    prediction = under_kvm(model, release, old, new, cpu_map, of_host)
+    said = {where: xor for where, xor in predicted(prediction).items() if where.startswith("d.")}
+    reasons = [reason for reason in prediction.unknown if "XSAVE" in reason]
+    assert (known is None and reasons) or (said == known and not reasons)
+
+
+def test_cores_that_are_no_power_of_two(
+    old: RecordedSource, new: RecordedSource, cpu_map: CpuMap
+) -> None:
+    cpu, expansion = explicit(old, "Haswell", "pc-q35-5.2", cpu_map)
+    moved = moved_to("10.0.0", adapt(cpu, old, new, "pc-q35-7.2"))
+    three = predicted(predict(cpu, expansion.realised, moved, cpu_map, Topology(cores=3)))
+    assert three["1.0.ebx"] == 0x70000, "3 logical processors become 4"
+    assert {three[f"4.{subleaf}.eax"] for subleaf in range(4)} == {0x4000000}
+    four = predicted(predict(cpu, expansion.realised, moved, cpu_map, Topology(cores=4)))
+    assert "1.0.ebx" not in four and "4.0.eax" not in four
+
+
+def test_caches_that_no_property_describes(
+    new: RecordedSource, old: RecordedSource, cpu_map: CpuMap
+) -> None:
+    cpu, expansion = explicit(new, "EPYC-Milan-v1", "pc-q35-7.2", cpu_map)
+    _, prediction = hold(cpu, expansion, new, old, cpu_map, machine="pc-q35-5.2")
+    found = predicted(prediction)
+    assert "8000001d.0.ebx" in found and "80000006.0.ecx" in found
+    causes = {d.cause for d in prediction.differences if d.leaf == 0x80000006}
+    assert causes == {
+        "caches: QEMU 7.2 has EPYC-Milan-v1 AuthenticAMD, QEMU 5.2 legacy AuthenticAMD"
+    }
+
+
+def rules() -> Iterator[dict[str, object]]:
+    yield from json.loads(data_path("drift.json").read_bytes())["rules"]
+
+
+def test_every_rule_gives_a_cause_and_a_measured_release() -> None:
+    known = json.loads(data_path("drift.json").read_bytes())["releases"]
+    for rule in rules():
+        assert rule["cause"] and rule["since"] in known and rule["bits"]
+
+
+def test_compact_names_what_machine_types_have_otherwise(
+    new: RecordedSource, cpu_map: CpuMap
+) -> None:
+    cpu, _ = explicit(new, "Haswell", "pc-q35-2.4", cpu_map)
+    names = changing_properties(cpu, [new])
+    assert {"cpuid-0xb", "stepping", "l3-cache", "x-vendor-cpuid-only"} <= names
+    assert "family" not in names and len(names) < len(cpu.properties) / 4
+
+
+def test_diff_says_because_of_what(new: RecordedSource, cpu_map: CpuMap) -> None:
+    _, a = explicit(new, "Haswell", "pc-q35-2.4", cpu_map)
+    _, b = explicit(new, "Haswell-v4", "pc-q35-7.2", cpu_map)
+    causes = {prop.name: prop.cause for prop in diff(a, new, b, new, cpu_map).properties}
+    assert causes[PropertyName("hle")] == "model: Haswell-v1 is not Haswell-v4"
+    assert causes[PropertyName("cpuid-0xb")] == "machine type: pc-q35-2.4 is not pc-q35-7.2"
+    assert "" not in causes.values()
+    assert diff(a, new, a, new, cpu_map).same
+
+
+def test_diff_between_qemus(old: RecordedSource, new: RecordedSource, cpu_map: CpuMap) -> None:
+    _, a = explicit(old, "Haswell", "pc-q35-5.2", cpu_map)
+    _, b = explicit(new, "Haswell", "pc-q35-5.2", cpu_map)
+    found = diff(a, old, b, new, cpu_map)
+    assert {prop.cause for prop in found.properties} <= {
+        f"QEMU: {old.version} is not {new.version}",
+        REALIZE,
+    }
+    assert "avx512-fp16" not in {prop.name for prop in found.properties}, (
+        "unknown to one, off in the other"
+    )
+    assert found.as_json()["bits"] is None
+
+
+def test_a_difference_is_named(cpu_map: CpuMap) -> None:
+    a, b = GuestCpu({(7, 0): (0, 0, 0, 0)}), GuestCpu({(7, 0): (0, 1 << 5 | 1 << 3, 0, 0)})
+    (found,) = guest_differences(a, b, cpu_map)
+    assert (found.leaf, found.register, found.bits, found.names) == (
+        7,
+        "ebx",
+        (3, 5),
+        ("bmi1", "avx2"),
+    )
+    assert not found.predicted
+    assert meanings(0x80000008, 0, "eax", (0,), bit_names(cpu_map)) == ("address bits",)
+    assert bits_of(0x90) == (4, 7)
+
+
+def test_smp_option_is_spelled_out() -> None:
+    assert smp_option(Topology()) == "1,sockets=1,dies=1,cores=1,threads=1"
+    assert (
+        smp_option(Topology(sockets=2, dies=2, cores=3, threads=2))
+        == "24,sockets=2,dies=2,cores=3,threads=2"
+    )

@@ -1,0 +1,159 @@
+"""Recordings: their differences give back every answer, and answer for changed models as the
+QEMU itself does.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cpumap.cpu.expansion import CpuModel
+from cpumap.cpu.names import Accel, PropertyName
+from cpumap.errors import SourceError, UnknownName
+from cpumap.pin.resolve import canonical_names
+from cpumap.sources.layers import Layer, factorise
+from cpumap.sources.live import QemuSource
+from cpumap.sources.recorded import RecordedSource, find_recording, recordings
+
+UNRECORDED_EFFECTS = frozenset({"intel-pt", "pdcm"})
+"""Features that depend on more than other features, which a recording does not reproduce.
+
+intel-pt: old machine types take it away from a model whose level is below 0x14. pdcm: QEMU 11.1
+takes it away where pmu is off, unless the machine type sets x-pdcm-on-even-without-pmu.
+"""
+
+TABLES = ("new", "old", "oldest")
+MODELS = ("base", "One-v1", "One-v2", "One")
+LIKE = {"base": None, "One-v1": "base", "One-v2": "One-v1", "One": "One-v2"}
+FACTS = st.dictionaries(st.sampled_from("abcd"), st.one_of(st.booleans(), st.integers(0, 2)))
+
+
+@given(
+    st.fixed_dictionaries(
+        {table: st.fixed_dictionaries(dict.fromkeys(MODELS, FACTS)) for table in TABLES}
+    )
+)
+def test_differences_give_back_every_fact(answers: dict[str, dict[str, dict[str, Any]]]) -> None:
+    layer = Layer(factorise(answers, {"like": LIKE}), LIKE)
+    for table, models in answers.items():
+        for model, facts in models.items():
+            assert json.dumps(layer.facts(model, table), sort_keys=True) == json.dumps(
+                facts, sort_keys=True
+            )
+
+
+def test_eight_recordings_are_shipped_in_two_megabytes() -> None:
+    shipped = recordings()
+    releases = {path.name.partition("_")[0].rpartition(".")[0] for path in shipped}
+    assert releases == {"5.2", "7.2", "10.0", "11.1"}
+    assert {path.stem.rpartition("_")[2] for path in shipped} == {"kvm", "tcg"}
+    assert len(shipped) == 8
+    assert sum(path.stat().st_size for path in shipped) < 2_000_000
+
+
+@pytest.mark.parametrize("path", recordings(), ids=lambda path: path.stem)
+def test_every_model_answers_under_every_machine_type(path: Path) -> None:
+    source = RecordedSource(path)
+    for machine in source.tables():
+        for definition in source.definitions(machine):
+            if definition.name == "host" or (definition.name == "max" and source.accel == "kvm"):
+                with pytest.raises(UnknownName, match="whatever its host has"):
+                    source.expand(machine, CpuModel(definition.name), "full")
+                continue
+            full = source.expand(machine, CpuModel(definition.name), "full")
+            assert set(source.expand(machine, CpuModel(definition.name), "static")) < set(full)
+            assert set(full) <= set(source.realise(machine, CpuModel(definition.name)).properties)
+
+
+@pytest.mark.parametrize("path", recordings(), ids=lambda path: path.stem)
+def test_spellings_are_those_that_resolve_knows(path: Path) -> None:
+    """The recording found other spellings by switching properties; resolve knows them by rule."""
+    source = RecordedSource(path)
+    machine = next(iter(source.tables()))
+    full = source.expand(machine, CpuModel("base"), "full")
+    static = source.expand(machine, CpuModel("base"), "static")
+    spellings = json.loads(path.read_text())["spellings"]
+    assert canonical_names(full, static).isdisjoint(spellings)
+    assert set(spellings.values()) <= canonical_names(full, static)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "not a recording"),
+        ("[]", "not a recording"),
+        ('{"schema": "cpumap.expansions/9"}', "not a recording"),
+        (
+            '{"schema": "cpumap.expansions/1", "qemu": "7.2.0"}',
+            "not a whole recording: it lacks accel, arch",
+        ),
+    ],
+)
+def test_files_that_are_no_recordings(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "recording.json"
+    path.write_text(content)
+    with pytest.raises(SourceError, match=message):
+        RecordedSource(path)
+
+
+def test_a_recording_that_is_not_shipped() -> None:
+    with pytest.raises(UnknownName, match=r"no recording of QEMU 6\.0 .*there are 5\.2"):
+        find_recording("6.0", "tcg")
+
+
+def test_release_is_found_by_its_beginning() -> None:
+    assert find_recording("7.2", "tcg") == find_recording(
+        RecordedSource(find_recording("7.2", "kvm")).version, "tcg"
+    )
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("accel", ["tcg", "kvm"])
+def test_changed_models_answer_as_qemu_does(qemu: Path, accel: Accel) -> None:
+    """Random features on and off, on random models and machine types: the same full expansion as
+    the QEMU's own.
+    """
+    dice = random.Random(f"{qemu.name} {accel}")
+    with QemuSource(qemu, accel) as live:
+        recorded = RecordedSource(find_recording(live.version, accel))
+        for machine in dice.sample(
+            [name for name in recorded.tables() if name.startswith("pc-")], 3
+        ):
+            models = [_changed(recorded, machine, dice) for _ in range(60)]
+            for model, answer in zip(
+                models, live.expand_many(machine, models, "full"), strict=True
+            ):
+                mine = recorded.expand(machine, model, "full")
+                unlike = {
+                    name: (mine.get(name), value)
+                    for name, value in answer.items()
+                    if mine.get(name) != value
+                }
+                assert not unlike, f"{model} under {machine}: (recorded, QEMU) {unlike}"
+
+
+def _changed(source: RecordedSource, machine: str, dice: random.Random) -> CpuModel:
+    names = [
+        definition.name
+        for definition in source.definitions(machine)
+        if definition.name not in ("host", "max")
+    ]
+    static = source.expand(machine, CpuModel("base"), "static")
+    features = [
+        name
+        for name, value in static.items()
+        if isinstance(value, bool) and name not in UNRECORDED_EFFECTS
+    ]
+    props = {name: dice.random() < 0.5 for name in dice.sample(features, dice.randint(1, 4))}
+    props |= dict.fromkeys(
+        map(PropertyName, dice.sample(["vmx", "svm", "avx", "xsave", "avx512f"], 1)), True
+    )
+    name = dice.choice(names)
+    vendor = source.expand(machine, CpuModel(name), "full")[PropertyName("vendor")]
+    return CpuModel(name, {**props, PropertyName("vendor"): vendor} if vendor else props)
