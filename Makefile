@@ -35,10 +35,10 @@ matrix: venv ## measures where a guest's CPU stays the same, and writes the tabl
 regenerate: venv ## rewrites the golden files in tests/pin/cases and shows what changed
 	$(python) -m pytest -q tests/pin/test_cases.py --regenerate
 
-record: venv ## records every QEMU in CPUMAP_QEMUS anew into data/expansions, tcg and kvm
+record: venv ## records Debian's four QEMUs anew into data/expansions, tcg and kvm
 	tools/fetch-qemus
-	for qemu in "$$CPUMAP_QEMUS"/bin/qemu-*; do for accel in tcg kvm; do \
-	  $(python) -m cpumap record --qemu "$$qemu" --accel $$accel || exit; done; done
+	for release in 5.2 7.2 10.0 11.1; do for accel in tcg kvm; do \
+	  $(python) -m cpumap record --qemu "$$CPUMAP_QEMUS/bin/qemu-$$release" --accel $$accel || exit; done; done
 
 bench: venv ## the ratios the README states, measured on this machine
 	$(python) tools/bench.py $(ARGS)

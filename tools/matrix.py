@@ -9,7 +9,6 @@ QEMU changed what the guest sees, or when a move to another one did in a way tha
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import sys
 import time
@@ -19,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
+import qemus
 from matrix_moves import (
     BOTH,
     KINDS,
@@ -274,12 +274,6 @@ def _predicted(counts: Counts) -> list[str]:
     return [f"{counts['ours', 'as predicted']:,}", f"{missed:,}"]
 
 
-def _binaries() -> dict[str, Path]:
-    directory = Path(os.environ.get("CPUMAP_QEMUS") or Path.home() / ".cache/cpumap-qemus") / "bin"
-    found = {path.name.removeprefix("qemu-"): path for path in directory.glob("qemu-*.*")}
-    return dict(sorted(found.items(), key=lambda item: [int(part) for part in item[0].split(".")]))
-
-
 def _measured(matrix: Matrix, name: str) -> str:
     """The section, and how long it took."""
     started, before = time.monotonic(), matrix.measured
@@ -319,7 +313,7 @@ def main() -> int:
         "--read", action="store_true", help="measure nothing: the section is on standard input"
     )
     arguments = parser.parse_args()
-    matrix = Matrix(Bench(_binaries()), arguments.every)
+    matrix = Matrix(Bench(qemus.releases()), arguments.every)
     try:
         for name in arguments.only.split(","):
             section = sys.stdin.read().strip() if arguments.read else _measured(matrix, name)

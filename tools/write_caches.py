@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import qemus
 
 from cpumap.cpu.expansion import CpuModel
 from cpumap.cpu.names import PropertyName, Value
@@ -42,8 +43,7 @@ Case = tuple[str, str, dict[PropertyName, Value]]
 
 
 def main() -> None:
-    directory = Path(os.environ.get("CPUMAP_QEMUS") or Path.home() / ".cache/cpumap-qemus")
-    binaries = [Path(name) for name in sys.argv[1:]] or sorted((directory / "bin").glob("qemu-*.*"))
+    binaries = [Path(name) for name in sys.argv[1:]] or list(qemus.releases().values())
     leaves: dict[str, int] = {}
     releases = {}
     for binary in binaries:
