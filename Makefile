@@ -28,9 +28,9 @@ lint: venv
 venv:
 	@tools/venv test
 
-matrix: venv ## measures where a guest's CPU stays the same, and writes the tables into README.md
-	$(python) tools/matrix.py --only within,aliases,machines,across,topologies,causes,settings --write README.md $(ARGS)
-	tools/nested-kvm $(python) tools/matrix.py --only kvm --every 12 | $(python) tools/matrix.py --only kvm --read --write README.md
+matrix: venv ## measures where a guest's CPU stays the same, and writes the tables into docs/proof.md
+	$(python) tools/matrix.py --only within,aliases,machines,across,topologies,causes,settings --write docs/proof.md $(ARGS)
+	tools/nested-kvm $(python) tools/matrix.py --only kvm --every 12 | $(python) tools/matrix.py --only kvm --read --write docs/proof.md
 
 regenerate: venv ## rewrites the golden files in tests/pin/cases and shows what changed
 	$(python) -m pytest -q tests/pin/test_cases.py --regenerate
@@ -40,7 +40,7 @@ record: venv ## records Debian's four QEMUs anew into data/expansions, tcg and k
 	for release in 5.2 7.2 10.0 11.1; do for accel in tcg kvm; do \
 	  $(python) -m cpumap record --qemu "$$CPUMAP_QEMUS/bin/qemu-$$release" --accel $$accel || exit; done; done
 
-bench: venv ## the ratios the README states, measured on this machine
+bench: venv ## start-up, conversion and the like, as ratios, measured on this machine
 	$(python) tools/bench.py $(ARGS)
 
 .PHONY: help run test check live lint venv matrix regenerate record bench

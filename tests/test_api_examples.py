@@ -1,4 +1,4 @@
-"""The Python that the README shows does what it says."""
+"""The Python that the README and docs/python.md show does what it says."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import pytest
 
 from tests.support.paths import TREE
 
-BLOCKS = re.findall(
-    r"^```python\n(.*?)^```$", (TREE / "README.md").read_text(), re.MULTILINE | re.DOTALL
-)
+PAGES = ("README.md", "docs/python.md")
+BLOCKS = [
+    block
+    for page in PAGES
+    for block in re.findall(r"^```python\n(.*?)^```$", (TREE / page).read_text(), re.M | re.S)
+]
 
 
 def test_every_block_runs(
@@ -19,6 +22,6 @@ def test_every_block_runs(
     monkeypatch.chdir(TREE)
     names: dict[str, object] = {"xml": (TREE / "data/examples/web-server.xml").read_text()}
     for block in BLOCKS:
-        exec(compile(block, "README.md", "exec"), names)
+        exec(compile(block, "example", "exec"), names)
     assert len(BLOCKS) >= 3
     assert "<feature policy='disable' name='avx2'/>" in capsys.readouterr().out

@@ -1,6 +1,6 @@
 """Measures in which moves a guest's CPU stays the same, and prints it as Markdown tables.
 
-    tools/matrix.py [--only SECTION,...] [--every N] [--read] [--write README.md]
+    tools/matrix.py [--only SECTION,...] [--every N] [--read] [--write docs/proof.md]
 
 Two QEMUs run at a time. `--every 5` takes every fifth model. Exits with 1 when a move within one
 QEMU changed what the guest sees, or when a move to another one did in a way that was not predicted.

@@ -79,6 +79,6 @@ def is_ours(path: Path) -> bool:
 def _places(kind: str) -> tuple[str, ...]:
     if kind not in PLACES:
         raise InputError(
-            f"the {kind} hook is not installed here but in its container: see the README"
+            f"the {kind} hook is not installed here but in its container: see docs/hooks.md"
         )
     return PLACES[kind]
