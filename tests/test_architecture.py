@@ -117,6 +117,18 @@ def _circles() -> Iterator[list[str]]:
                     ways.append([*way, target])
 
 
+def test_nobody_asks_which_kind_of_source_it_is() -> None:
+    asked = [
+        f"{path}:{node.lineno}: {ast.unparse(node)}"
+        for path in MODULES.values()
+        for node in ast.walk(ast.parse(path.read_text(), str(path)))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) in ("isinstance", "issubclass", "getattr", "hasattr", "type")
+        and re.search(r"\w+Source\b|\bsource\b|\btarget\b,", ast.unparse(node))
+    ]
+    assert not asked, "\n".join(asked)
+
+
 def test_every_package_says_what_belongs_in_it_and_what_does_not() -> None:
     for module, path in MODULES.items():
         if path.name == "__init__.py" and module != "cpumap":

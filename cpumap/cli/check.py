@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from cpumap.cli.columns import columns
 from cpumap.cli.reading import read_file
-from cpumap.cli.sourcing import add_source_options, is_here, open_cpu_map, open_source
+from cpumap.cli.sourcing import add_source_options, open_cpu_map, open_source
 from cpumap.cpu.host import UNKNOWN_MACHINE, ThisMachine
 from cpumap.cpu.request import CpuRequest
 from cpumap.hosts.described import read_described
@@ -61,7 +61,7 @@ def run_check(arguments: argparse.Namespace) -> int:
 
 
 def _here(source: Source, cpu_map: CpuMap) -> ThisMachine:
-    return this_machine(cpu_map) if is_here(source) else UNKNOWN_MACHINE
+    return this_machine(cpu_map) if source.starts_guests else UNKNOWN_MACHINE
 
 
 def _on_own_host(

@@ -16,7 +16,6 @@ from cpumap.cli.reading import read_file
 from cpumap.cli.sourcing import (
     add_cpu_map_option,
     add_source_options,
-    is_here,
     open_cpu_map,
     open_source,
 )
@@ -108,7 +107,7 @@ def _host_for(arguments: argparse.Namespace, source: Any, cpu_map: CpuMap) -> De
     from cpumap.runnable.compare import own_host
 
     if arguments.host == OWN and not Path(OWN).exists():
-        here = this_machine(cpu_map) if is_here(source) else UNKNOWN_MACHINE
+        here = this_machine(cpu_map) if source.starts_guests else UNKNOWN_MACHINE
         return own_host(source, cpu_map, here, arguments.machine)
     return read_described(read_file(arguments.host), cpu_map, name=arguments.host)
 

@@ -16,7 +16,6 @@ from cpumap.errors import InputError
 from cpumap.libvirt.cpu_map.load import load_cpu_map
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.sources.choose import Wanted, choose_source, connected_source
-from cpumap.sources.recorded import RecordedSource
 from cpumap.sources.source import Source
 
 if TYPE_CHECKING:
@@ -87,11 +86,7 @@ def open_source(
     source = choose_source(wanted, request or CpuRequest(accel="tcg"))
     if not (arguments.qemu or arguments.qmp or arguments.recorded):
         print(f"cpumap: answers from {source.label}", file=sys.stderr)
-    if (
-        source.accel == "kvm"
-        and isinstance(source, RecordedSource)
-        and not getattr(arguments, "host", None)
-    ):
+    if source.accel == "kvm" and not source.own_host and not getattr(arguments, "host", None):
         print("cpumap: no host is known: the vendor is the model's own", file=sys.stderr)
     try:
         yield source
@@ -161,14 +156,3 @@ def host_of_libvirt(
 
     with Hypervisor(arguments.connect) as hypervisor:
         return host_of(hypervisor, request, cpu_map)
-
-
-def is_here(source: Source) -> bool:
-    """Whether the source is a QEMU started on this machine, so that this machine's CPU and
-    kernel are its host.
-    """
-    if isinstance(source, RecordedSource):
-        return False
-    from cpumap.sources.attached import AttachedSource
-
-    return not isinstance(source, AttachedSource)

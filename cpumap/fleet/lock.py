@@ -23,8 +23,6 @@ from cpumap.pin.write import lasting
 from cpumap.proof.guest import GuestCpu
 from cpumap.proof.verify import look
 from cpumap.qemu.arguments import smp_option
-from cpumap.sources.cached import CachedSource
-from cpumap.sources.live import QemuSource
 from cpumap.sources.source import Source
 
 SCHEMA = "cpumap.lock/1"
@@ -101,7 +99,7 @@ def guest_of(cpu: ExplicitCpu, source: Source) -> GuestCpu:
     """What a guest reads of this CPU. Errors: `InputError` where the source is no QEMU to start,
     `SourceError`.
     """
-    if not isinstance(source, QemuSource | CachedSource):
+    if not source.starts_guests:
         raise InputError(f"{source.label} starts no guest: name a --qemu")
     model = CpuModel(cpu.model, cpu.values)
     return look(source, cpu.context.machine, model, smp_option(machine_topology(cpu.request)))

@@ -14,8 +14,6 @@ from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.move.adapt import Adapted, adapt
 from cpumap.move.predict import NOTHING, Prediction, predict
 from cpumap.move.xsave import Components
-from cpumap.sources.cached import CachedSource
-from cpumap.sources.live import QemuSource
 from cpumap.sources.source import Source
 
 
@@ -67,7 +65,7 @@ def foreseen(
 
 def _xsave_components(target: Source) -> Components | None:
     """The XSAVE components that KVM gives where the target runs; None where that is not here."""
-    if target.accel != "kvm" or not isinstance(target, QemuSource | CachedSource):
+    if target.accel != "kvm" or not target.starts_guests:
         return None
     leaves = supported_cpuid().cpuid
     return {

@@ -45,10 +45,7 @@ def _machines(source: Source) -> list[str]:
     """One machine type of each kind where the source knows which are alike, else every versioned
     one.
     """
-    alike: Mapping[str, list[str]] | None = getattr(source, "tables", lambda: None)()
-    return (
-        list(alike) if alike is not None else [m.name for m in source.machines() if _versioned(m)]
-    )
+    return list(source.tables()) or [m.name for m in source.machines() if _versioned(m)]
 
 
 def _versioned(machine: Machine) -> bool:

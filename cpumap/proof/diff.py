@@ -20,7 +20,6 @@ from cpumap.proof.difference import (
     property_differences,
 )
 from cpumap.proof.verify import look
-from cpumap.sources.live import QemuSource
 from cpumap.sources.source import Source
 
 
@@ -67,7 +66,7 @@ def diff(
         replace(prop, cause=_cause(prop.name, steps)) for prop in found if not _never_on(prop)
     )
     bits = None
-    if guests and isinstance(source_a, QemuSource) and isinstance(source_b, QemuSource):
+    if guests and source_a.starts_guests and source_b.starts_guests:
         bits = _bits(a, source_a, b, source_b, cpu_map, properties)
     return CpuDifference(_label(a, source_a), _label(b, source_b), properties, bits)
 
@@ -139,9 +138,9 @@ def _only(
 
 def _bits(
     a: Expansion,
-    source_a: QemuSource,
+    source_a: Source,
     b: Expansion,
-    source_b: QemuSource,
+    source_b: Source,
     cpu_map: CpuMap,
     properties: Sequence[PropertyDifference],
 ) -> tuple[GuestDifference, ...]:

@@ -20,7 +20,6 @@ from cpumap.pin.resolve import DEFAULT_HV_VENDOR, NOT_NAMED, OF_DIES, canonical_
 from cpumap.proof.difference import GuestDifference, PropertyDifference, guest_differences
 from cpumap.proof.guest import GuestCpu, probe
 from cpumap.qemu.arguments import cpu_arguments, smp_option
-from cpumap.sources.cached import CachedSource
 from cpumap.sources.live import QemuSource
 from cpumap.sources.source import Source
 
@@ -154,11 +153,9 @@ def _original(cpu: ExplicitCpu, expansion: Expansion) -> CpuModel:
     return CpuModel(expansion.definition.name, {**expansion.model.props, **off})
 
 
-def look(
-    source: QemuSource | CachedSource, machine: str, model: CpuModel, smp: str = "1"
-) -> GuestCpu:
-    """The CPU that a guest sees in this QEMU; under tcg nothing is filtered out of it. Errors:
-    `SourceError`.
+def look(source: Source, machine: str, model: CpuModel, smp: str = "1") -> GuestCpu:
+    """The CPU that a guest sees in this QEMU; under tcg nothing is filtered out of it. The
+    source starts guests. Errors: `SourceError`.
     """
     how: dict[PropertyName, Value] = (
         {PropertyName("x-force-features"): True} if source.accel == "tcg" else {}

@@ -118,7 +118,7 @@ def available(
     """
     name = find_machine(source, machine).name
     shown = _shown(source, name)
-    features, refused = _features(source, name, shown) if makes_cpus(source) else (shown, ())
+    features, refused = _features(source, name, shown) if source.makes_cpus else (shown, ())
     limit, breaches = _promise(source, name)
     definitions = source.definitions(name)
     blocking = (shown - _shown(source, name, migratable=True)) | cpu_map_blocking(cpu_map)
@@ -140,15 +140,6 @@ def available(
         breaches=(*refused, *breaches),
         here=here,
     )
-
-
-def makes_cpus(source: Source) -> bool:
-    """Whether the source can make a CPU to look at: a QEMU that runs already has its own and
-    makes no other.
-    """
-    from cpumap.sources.attached import AttachedSource
-
-    return not isinstance(source, AttachedSource)
 
 
 def cpu_map_blocking(cpu_map: CpuMap) -> frozenset[PropertyName]:
@@ -282,10 +273,7 @@ def option_effects(source: Source, machine: str) -> Iterator[OptionEffect]:
 
     QEMU takes machine options behind the machine type, so that is how they are given.
     """
-    from cpumap.sources.cached import CachedSource
-    from cpumap.sources.live import QemuSource
-
-    if source.accel != "kvm" or not isinstance(source, QemuSource | CachedSource):
+    if source.accel != "kvm" or not source.starts_guests:
         return
     shown = _shown(source, machine)
     for setting in ("on", "split", "off"):
@@ -311,7 +299,7 @@ def _promise(source: Source, machine: str) -> tuple[Mapping[PropertyName, Value]
     model = HOST_MODELS[source.accel]
     properties = source.expand(machine, CpuModel(model, {_MIGRATABLE: False}), "full")
     breaches: list[str] = []
-    for migratable in (True, False) if makes_cpus(source) else ():
+    for migratable in (True, False) if source.makes_cpus else ():
         asked = f"-cpu {model},migratable={'on' if migratable else 'off'}"
         try:
             realised = source.realise(machine, CpuModel(model, {_MIGRATABLE: migratable}))

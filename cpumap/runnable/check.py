@@ -20,9 +20,8 @@ from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.cpu_map.places import bits_of
 from cpumap.libvirt.layout import COMMANDLINE
 from cpumap.pin.expand import ON, expand, requested_properties
-from cpumap.runnable.available import makes_cpus, option_effects
+from cpumap.runnable.available import option_effects
 from cpumap.sources.machines import find_machine
-from cpumap.sources.recorded import RecordedSource
 from cpumap.sources.source import Source
 
 NOT_IN_MAX = frozenset({"ht", "kvm-hint-dedicated", "lmce", "topoext"})
@@ -104,7 +103,7 @@ def check(
     for a model or machine type nobody knows, `InputError` for a recording without a host where one
     is needed, `SourceError`.
     """
-    if host is None and isinstance(source, RecordedSource) and source.accel == "kvm":
+    if host is None and source.accel == "kvm" and not source.own_host:
         raise InputError(
             f"{source.label} was recorded under KVM and holds no host: name one with --host"
         )
@@ -180,7 +179,7 @@ def _expanded(
     try:
         expansion, unproven = _expansion(request, source, cpu_map, context.machine)
     except SourceError as err:
-        if not makes_cpus(source):
+        if not source.makes_cpus:
             raise
         # A QEMU that does not run at all does not say what its models lack either.
         missing = _of_definition(request, source, context.machine, cpu_map)
@@ -222,7 +221,7 @@ def _expansion(
     MSR bits too, and by its `max` what can be added to one.
     """
     expansion = expand(request, source, cpu_map, machine=machine, must_realise=False)
-    if makes_cpus(source):
+    if source.makes_cpus:
         return expansion, ""
     unproven = ""
     if not _is_shown(expansion):
@@ -335,9 +334,7 @@ def _depends(prop: PropertyName, expansion: Expansion, source: Source) -> bool:
     and `enforce` fails.
     """
     off = (name for name in expansion.static if expansion.realised.get(name) is False)
-    return isinstance(source, RecordedSource) and any(
-        prop in source.dependants(name) for name in off
-    )
+    return any(prop in source.dependants(name) for name in off)
 
 
 def _forbidden(

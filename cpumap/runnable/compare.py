@@ -121,13 +121,7 @@ def worst(verdicts: Iterable[Verdict]) -> Verdict:
 
 def _tables(source: Source) -> Iterator[tuple[Machine, str]]:
     """Every machine type, and one that shows the same CPUs: a recording knows which do."""
-    from cpumap.sources.recorded import RecordedSource
-
-    same = (
-        {name: table for table, names in source.tables().items() for name in names}
-        if isinstance(source, RecordedSource)
-        else {}
-    )
+    same = {name: table for table, names in source.tables().items() for name in names}
     for machine in source.machines():
         if not same or machine.name in same:
             yield machine, same.get(machine.name, machine.name)

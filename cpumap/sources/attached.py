@@ -11,12 +11,15 @@ from cpumap.errors import CannotRealise, UnknownName
 from cpumap.qemu.answers import definitions_of, expanded_by, machines_of, version_of
 from cpumap.qemu.qmp import Conversation
 from cpumap.sources.realised import bits_in, named_bits, read_realised
+from cpumap.sources.source import Source
 
 
-class AttachedSource:
+class AttachedSource(Source):
     """A QEMU that runs already, reached through its QMP socket: one machine type, one CPU, never
     ended by us.
     """
+
+    makes_cpus = False
 
     def __init__(self, session: Conversation) -> None:
         self._session = session

@@ -15,12 +15,13 @@ from cpumap.cpu.expansion import CpuModel, Definition, ExpansionType, Machine, R
 from cpumap.cpu.names import Accel, PropertyName, Value
 from cpumap.errors import SourceError
 from cpumap.sources.live import QemuSource
+from cpumap.sources.source import Source
 from cpumap.system.files import write_atomically
 
 _KVM_PARAMETERS = ("kvm", "kvm_amd", "kvm_intel")
 
 
-class CachedSource:
+class CachedSource(Source):
     """A `Source` over a QEMU binary, started only for what the cache does not answer.
 
     An answer is kept under all it depends on: the binary (path, size, time of change), the

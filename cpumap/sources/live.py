@@ -20,11 +20,12 @@ from cpumap.qemu.arguments import cpu_arguments
 from cpumap.qemu.qmp import Session
 from cpumap.qemu.warnings import ASKED_IN_VAIN
 from cpumap.sources.realised import read_realised, with_filtered
+from cpumap.sources.source import Source
 
 _SESSIONS_KEPT = 2
 
 
-class QemuSource:
+class QemuSource(Source):
     """A QEMU binary; one paused process per machine type, the last two kept, and one per
     realised CPU.
     """

@@ -11,6 +11,7 @@ from cpumap.cpu.expansion import CpuModel, Definition, ExpansionType, Machine, R
 from cpumap.cpu.names import Accel, PropertyName, Value
 from cpumap.errors import SourceError, UnknownName
 from cpumap.sources.layers import Layer
+from cpumap.sources.source import Source
 from cpumap.system.data import data_path
 
 SCHEMA = "cpumap.expansions/1"
@@ -64,10 +65,12 @@ def derived_definition(
     }
 
 
-class RecordedSource:
+class RecordedSource(Source):
     """A `Source` over one file of `data/expansions/`, or one that `cpumap record` wrote for the
     user.
     """
+
+    own_host = False
 
     def __init__(self, path: Path) -> None:
         stored = _read(path)

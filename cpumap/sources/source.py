@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from cpumap.cpu.expansion import CpuModel, Definition, ExpansionType, Machine, Realised
@@ -12,6 +12,7 @@ from cpumap.cpu.names import Accel, PropertyName, Value
 class Source(Protocol):
     """One QEMU on one accelerator, asked about any of its machine types.
 
+    What kinds of sources differ in, each says of itself: nobody asks which kind it is.
     Every method raises `SourceError` when the source fails and `UnknownName` for a machine type,
     model or property that it does not have. Machine type arguments are canonical names, not
     aliases.
@@ -24,6 +25,22 @@ class Source(Protocol):
     version: str
     arch: str
     accel: Accel
+
+    makes_cpus: bool = True
+    """Whether it answers for whatever CPU it is asked to make: a QEMU that runs already has its
+    own, and makes no other.
+    """
+    binary: str = ""
+    """The QEMU that is started on this machine for it, with guests and options as wished; empty:
+    none.
+    """
+    own_host: bool = True
+    """Whether there is a host behind its answers, so that what it lacks is what that host lacks."""
+
+    @property
+    def starts_guests(self) -> bool:
+        """Whether its QEMU is started on this machine, whose CPU and kernel are then its host."""
+        return bool(self.binary)
 
     def machines(self) -> tuple[Machine, ...]:
         """Every machine type, in the source's order."""
@@ -42,6 +59,16 @@ class Source(Protocol):
         With `unfiltered` nothing the accelerator lacks is taken away where QEMU allows that (tcg's
         x-force-features).
         """
+
+    def tables(self) -> Mapping[str, Sequence[str]]:
+        """Machine types that show the same CPUs, by the one that stands for them; empty where
+        nobody has compared them.
+        """
+        return {}
+
+    def dependants(self, prop: PropertyName) -> tuple[PropertyName, ...]:
+        """The features that QEMU switches off with this one, as far as that was recorded."""
+        return ()
 
     def close(self) -> None:
         """Ends whatever process or connection it holds."""
