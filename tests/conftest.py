@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support import libvirtd
-from tests.support.releases import RELEASES
+from tests.support import libvirt_releases, libvirtd
+from tests.support.releases import (
+    ABSENT,
+    LIBVIRT_RELEASES,
+    OTHER_QEMUS,
+    QEMUS,
+    RELEASES,
+    needing,
+)
 
 if TYPE_CHECKING:
     import libvirt
@@ -28,6 +35,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="rewrite the golden files; what changed fails once",
     )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out what needs a program that this machine's distribution cannot give."""
+
+    def can_run(item: pytest.Item) -> bool:
+        return ABSENT.isdisjoint(name for mark in item.iter_markers("needs") for name in mark.args)
+
+    left_out = [item for item in items if not can_run(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if can_run(item)]
 
 
 @pytest.fixture
@@ -47,8 +66,20 @@ def private_cache(
 @pytest.fixture(scope="session")
 def qemus() -> Mapping[str, Path]:
     """The QEMU binaries under test by release (`7.2`), each one there and executable."""
-    directory = Path(os.environ.get("CPUMAP_QEMUS") or Path.home() / ".cache/cpumap-qemus")
-    binaries = {release: directory / "bin" / f"qemu-{release}" for release in RELEASES}
+    return _qemus(RELEASES)
+
+
+@pytest.fixture(scope="session")
+def other_qemus() -> Mapping[str, Path]:
+    """The QEMU binaries beside those (`10.0.2`, `8.2-ubuntu`, `s390x-7.2`), each one there.
+
+    A test of a certain one has the marker `needs("qemu-s390x-7.2")` too.
+    """
+    return _qemus(name for name in OTHER_QEMUS if f"qemu-{name}" not in ABSENT)
+
+
+def _qemus(names: Iterable[str]) -> Mapping[str, Path]:
+    binaries = {name: QEMUS / "bin" / f"qemu-{name}" for name in names}
     missing = [str(path) for path in binaries.values() if not os.access(path, os.X_OK)]
     if missing:
         pytest.fail(
@@ -61,6 +92,15 @@ def qemus() -> Mapping[str, Path]:
 def qemu(request: pytest.FixtureRequest, qemus: Mapping[str, Path]) -> Path:
     """One QEMU binary; a test that asks for it runs once for every release."""
     return qemus[request.param]
+
+
+@pytest.fixture(scope="module", params=needing("libvirt", LIBVIRT_RELEASES))
+def released_libvirtd(
+    request: pytest.FixtureRequest,
+) -> Iterator[libvirt_releases.ReleasedDaemon]:
+    """A libvirtd of one release; a test that asks for it runs once for every release."""
+    with libvirt_releases.running(request.param) as daemon:
+        yield daemon
 
 
 @pytest.fixture(scope="session")

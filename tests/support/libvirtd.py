@@ -27,6 +27,23 @@ DAEMONS = ("virtlogd", "libvirtd")
 IDLE = 5
 """Seconds after the last connection at which a daemon that the tests started ends by itself."""
 
+DEADLINE = 300
+"""Seconds until a daemon must answer: on a busy machine the first one takes more than 30."""
+
+NAMESPACES = (
+    "setpriv",
+    "--pdeathsig",
+    "KILL",
+    "unshare",
+    "--mount",
+    "--uts",
+    "--pid",
+    "--fork",
+    "--kill-child",
+    "--mount-proc",
+)
+"""Starts a command in namespaces of its own, which end with it and with whoever started it."""
+
 OWN_DIRECTORIES = (
     "/etc/libvirt",
     "/run/libvirt",
@@ -34,6 +51,7 @@ OWN_DIRECTORIES = (
     "/var/log/libvirt",
     "/var/cache/libvirt",
 )
+LOG = "var/log/libvirt/libvirtd.log"
 PRIVATE = """
 set -e
 hostname "$HOST"
@@ -57,10 +75,10 @@ namespaces = []
 cgroup_controllers = []
 """
 LIBVIRTD_CONF = """
-unix_sock_dir = "{root}/sockets"
+unix_sock_dir = "{sockets}"
 auth_unix_ro = "none"
 auth_unix_rw = "none"
-log_outputs = "3:file:{root}/libvirtd.log"
+log_outputs = "3:file:/{log}"
 host_uuid = "{uuid}"
 """
 
@@ -94,7 +112,7 @@ class Daemon:
     @property
     def log(self) -> str:
         """What it has logged so far: errors and warnings."""
-        return (self.root / "libvirtd.log").read_text(errors="replace")
+        return (self.root / LOG).read_text(errors="replace")
 
     def options(self, domain: str) -> dict[str, list[str]]:
         """The values of the -cpu and -global options with which it last started a QEMU for the
@@ -123,14 +141,13 @@ class Daemon:
         import libvirt
 
         libvirt.registerErrorHandler(lambda *_: None, None)  # it would print every error
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + DEADLINE
         while True:
             try:
                 return libvirt.open(self.uri)
             except libvirt.libvirtError as error:
                 if self.process.poll() is not None or time.monotonic() > deadline:
-                    log = self.root / "libvirtd.log"
-                    pytest.fail(f"{error}\n{self.log if log.exists() else ''}", pytrace=False)
+                    pytest.fail(f"{error}\n{self.log}", pytrace=False)
                 time.sleep(0.05)
 
 
@@ -140,56 +157,72 @@ def private(prepare: Callable[[Path], object] = lambda root: None) -> Iterator[D
 
     `prepare` gets its root directory before it starts, for hooks that it is to find.
     """
-    if (
-        os.geteuid() != 0
-    ):  # in a user namespace libvirtd cannot start QEMU: setgroups is forbidden there
+    with own_directory(prepare) as root:
+        daemon = Daemon(root, start(PRIVATE, root, DAEMON=_daemon()))
+        with ended_afterwards(daemon):
+            yield daemon
+
+
+@contextmanager
+def own_directory(prepare: Callable[[Path], object], sockets: str | None = None) -> Iterator[Path]:
+    """A directory with what a libvirtd has of its own, gone afterwards. Wants root.
+
+    `sockets` is the path by which the daemon knows the directory `sockets` in there.
+    """
+    if os.geteuid() != 0:
+        # in a user namespace libvirtd cannot start QEMU: setgroups is forbidden there
         pytest.fail("a libvirtd of the tests' own wants root: run the tests as root", pytrace=False)
     root = Path(tempfile.mkdtemp(prefix="cpumap-"))  # short: a socket's path has at most 107 bytes
     for directory in (*OWN_DIRECTORIES, "/sockets", "/etc/libvirt/hooks"):
         (root / directory[1:]).mkdir(parents=True)
+    configuration = LIBVIRTD_CONF.format(sockets=sockets or root / "sockets", log=LOG, uuid=uuid4())
     (root / "etc/libvirt/qemu.conf").write_text(QEMU_CONF)
-    (root / "etc/libvirt/libvirtd.conf").write_text(LIBVIRTD_CONF.format(root=root, uuid=uuid4()))
-    prepare(root)
-    unshare = [
-        "setpriv",
-        "--pdeathsig",
-        "KILL",
-        "unshare",
-        "--mount",
-        "--uts",
-        "--pid",
-        "--fork",
-        "--kill-child",
-        "--mount-proc",
-    ]
-    environment = {
+    (root / "etc/libvirt/libvirtd.conf").write_text(configuration)
+    try:
+        prepare(root)
+        yield root
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def start(script: str, root: Path, **more: str) -> subprocess.Popen[bytes]:
+    """A shell script that runs in namespaces of its own, with `variables`.
+
+    What it complains of goes where its libvirtd logs.
+    """
+    with (root / LOG).open("ab") as log:
+        return subprocess.Popen(
+            [*NAMESPACES, "sh", "-c", script],
+            env=variables(root, **more),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def variables(root: Path, **more: str) -> dict[str, str]:
+    """The environment of a script that starts a libvirtd in a directory of its own."""
+    return {
         **os.environ,
         "ROOT": str(root),
         "DIRECTORIES": " ".join(OWN_DIRECTORIES),
-        "DAEMON": _daemon(),
+        "HOST": f"cpumap-{uuid4().hex[:8]}",  # no guest migrates to a host of the same name
+        **more,
     }
-    environment["HOST"] = (
-        f"cpumap-{uuid4().hex[:8]}"  # libvirt migrates no guest to a host of the same name
-    )
-    quiet = subprocess.DEVNULL
-    process = subprocess.Popen(
-        [*unshare, "sh", "-c", PRIVATE],
-        env=environment,
-        stdin=quiet,
-        stdout=quiet,
-        stderr=quiet,
-        start_new_session=True,
-    )
-    daemon = Daemon(root, process)
+
+
+@contextmanager
+def ended_afterwards(daemon: Daemon) -> Iterator[None]:
+    """Waits for the daemon, and ends it with all its guests afterwards."""
     try:
         daemon.open().close()
-        yield daemon
+        yield
         _destroy_all(daemon)
     finally:
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        process.wait(timeout=30)
-        shutil.rmtree(root, ignore_errors=True)
+            os.killpg(daemon.process.pid, signal.SIGTERM)
+        daemon.process.wait(timeout=DEADLINE)
 
 
 def _destroy_all(daemon: Daemon) -> None:
@@ -258,7 +291,7 @@ def _start_and_open(started: list[subprocess.Popen[bytes]]) -> libvirt.virConnec
         subprocess.run(["systemctl", "start", "libvirtd"], check=True)
     else:
         started += [_start(name) for name in DAEMONS]
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + DEADLINE
     while True:
         try:
             return libvirt.open(URI)
