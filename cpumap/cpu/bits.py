@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any, Literal
 
+from cpumap.cpu.frozen import Frozen
 from cpumap.cpu.names import PropertyName
 
 Register = Literal["eax", "ebx", "ecx", "edx"]
@@ -53,8 +53,7 @@ def bits_json(bits: Bits) -> dict[str, Any]:
 REGISTERS: tuple[Register, ...] = ("eax", "ebx", "ecx", "edx")
 
 
-@dataclass(frozen=True, slots=True)
-class CpuidBits:
+class CpuidBits(Frozen):
     """Bits of one CPUID register; `mask` is 32 bits wide."""
 
     leaf: int
@@ -63,8 +62,7 @@ class CpuidBits:
     mask: int
 
 
-@dataclass(frozen=True, slots=True)
-class MsrBits:
+class MsrBits(Frozen):
     """Bits of one model-specific register; `mask` is 64 bits wide (edx:eax)."""
 
     index: int

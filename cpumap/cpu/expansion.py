@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Literal
 
 from cpumap.cpu.bits import Bit
+from cpumap.cpu.frozen import NONE_YET, Frozen
 from cpumap.cpu.names import Accel, Property, PropertyName, Value
 
 ExpansionType = Literal["static", "full"]
 """The kinds of query-cpu-model-expansion."""
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(Frozen):
     """Where a CPU is looked at: one QEMU, one machine type, one accelerator."""
 
     qemu: str
@@ -25,16 +24,14 @@ class Context:
     accel: Accel
 
 
-@dataclass(frozen=True, slots=True)
-class CpuModel:
+class CpuModel(Frozen):
     """A model name and properties on top of it, as QMP's CpuModelInfo."""
 
     name: str
-    props: Mapping[PropertyName, Value] = field(default_factory=dict)
+    props: Mapping[PropertyName, Value] = NONE_YET
 
 
-@dataclass(frozen=True, slots=True)
-class Machine:
+class Machine(Frozen):
     """One machine type as query-machines describes it."""
 
     name: str
@@ -46,8 +43,7 @@ class Machine:
     cpu_max: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Definition:
+class Definition(Frozen):
     """One CPU model as query-cpu-definitions describes it under one machine type."""
 
     name: str
@@ -62,16 +58,15 @@ class Definition:
     """
 
 
-@dataclass(frozen=True, slots=True)
-class Realised:
+class Realised(Frozen):
     """A CPU that QEMU has really made: every readable property, and what was filtered out of it."""
 
     properties: Mapping[PropertyName, Value]
-    filtered: Mapping[str, str] = field(default_factory=dict)
+    filtered: Mapping[str, str] = NONE_YET
     """The features that host or accelerator cannot give: property name → QEMU's own words for
     the bit.
     """
-    unmet: Mapping[str, str] = field(default_factory=dict)
+    unmet: Mapping[str, str] = NONE_YET
     """Features asked for and left out, since others that they depend on are off: likewise.
     Recordings know none.
     """
@@ -81,8 +76,7 @@ class Realised:
     """
 
 
-@dataclass(frozen=True, slots=True)
-class Expansion:
+class Expansion(Frozen):
     """What a CPU is in one Context: QEMU's answers, unjudged."""
 
     context: Context
@@ -104,11 +98,11 @@ class Expansion:
     """The same after realize, with nothing filtered: levels, phys-bits and the like as they end
     up.
     """
-    unavailable: Mapping[str, str] = field(default_factory=dict)
+    unavailable: Mapping[str, str] = NONE_YET
     """Features this CPU asks for that cannot be given in this Context: property name → QEMU's
     words for the bit.
     """
-    unmet: Mapping[str, str] = field(default_factory=dict)
+    unmet: Mapping[str, str] = NONE_YET
     """As `Realised.unmet`."""
     nameless: tuple[Bit, ...] = ()
     """As `Realised.nameless`."""

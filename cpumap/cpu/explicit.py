@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from cpumap.cpu.expansion import Context
+from cpumap.cpu.frozen import Frozen
 from cpumap.cpu.names import Property, PropertyName, Value
 from cpumap.cpu.request import CpuRequest
 
 
-@dataclass(frozen=True, slots=True)
-class ExplicitCpu:
+class ExplicitCpu(Frozen):
     """A CPU that names everything: the model to start from, and every property with its origin."""
 
     context: Context

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Literal
 
+from cpumap.cpu.frozen import NONE_YET, Frozen
 from cpumap.cpu.names import Accel, FeatureName, PropertyName
 from cpumap.cpu.request import CpuRequest, FeaturePolicy
 
 
-@dataclass(frozen=True, slots=True)
-class ThisMachine:
+class ThisMachine(Frozen):
     """What this machine's CPU and kernel have of a CPU map's features; None: nobody here may
     know.
     """
@@ -27,8 +26,7 @@ class ThisMachine:
 UNKNOWN_MACHINE = ThisMachine(None, None)
 
 
-@dataclass(frozen=True, slots=True)
-class HostCpu:
+class HostCpu(Frozen):
     """A CPU that is there: a model, and features on top of it. Without a model, the features are
     all it has.
     """
@@ -50,7 +48,7 @@ class HostCpu:
     """The accelerator with which it was asked."""
     own: ThisMachine = UNKNOWN_MACHINE
     """What its CPU and its kernel have by themselves, where that was written down."""
-    options: Mapping[PropertyName, str] = field(default_factory=dict)
+    options: Mapping[PropertyName, str] = NONE_YET
     """Features that its QEMU would give with an option that it was not asked with: feature →
     option.
     """
@@ -61,8 +59,7 @@ Cpu = HostCpu | CpuRequest
 """A CPU that is there, or one that is asked for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(Frozen):
     """Family, model and stepping, as CPUID leaf 1 gives them, extended fields included."""
 
     family: int

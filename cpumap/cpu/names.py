@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, NewType
+
+from cpumap.cpu.frozen import Frozen
 
 FeatureName = NewType("FeatureName", str)
 """A CPU feature as libvirt spells it (`pclmuldq`)."""
@@ -32,8 +33,7 @@ model.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Property:
+class Property(Frozen):
     """One CPU property, and where its value comes from ("model Haswell-v1", "policy disable",
     "hyperv", …).
     """

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
+from cpumap.cpu.frozen import Frozen
 from cpumap.cpu.names import Accel, FeatureName, Property
 from cpumap.cpu.topology import Topology
 
@@ -29,8 +29,7 @@ Fallback = Literal["allow", "forbid"]
 Policy = Literal["force", "require", "optional", "disable", "forbid"]
 
 
-@dataclass(frozen=True, slots=True)
-class FeaturePolicy:
+class FeaturePolicy(Frozen):
     """One `<feature policy= name=>`."""
 
     name: FeatureName
@@ -39,16 +38,14 @@ class FeaturePolicy:
     """Line in the input, 0 when it has none."""
 
 
-@dataclass(frozen=True, slots=True)
-class Cache:
+class Cache(Frozen):
     """`<cache level= mode=>`."""
 
     mode: Literal["emulate", "passthrough", "disable"]
     level: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class MaxPhysAddr:
+class MaxPhysAddr(Frozen):
     """`<maxphysaddr mode= bits= limit=>`; bits and limit in address bits."""
 
     mode: Literal["emulate", "passthrough"]
@@ -56,8 +53,7 @@ class MaxPhysAddr:
     limit: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class CpuRequest:
+class CpuRequest(Frozen):
     """What was asked for, read from a domain XML, a `<cpu>` element or a `-cpu` string. Nothing
     in it is decided.
     """

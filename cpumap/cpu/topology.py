@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from cpumap.cpu.frozen import Frozen
 
 
-@dataclass(frozen=True, slots=True)
-class Topology:
+class Topology(Frozen):
     """`<topology>`; counts."""
 
     sockets: int = 1

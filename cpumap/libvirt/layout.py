@@ -7,10 +7,10 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
 
+from cpumap.cpu.frozen import Frozen
 from cpumap.errors import DomainError
 from cpumap.system.xml_document import Document, first_child
 
@@ -39,8 +39,7 @@ _ENDS = {"<!--": "-->", "<![CDATA[": "]]>", "<?": "?>"}
 """What may hold a `<` that starts no tag; in text and attribute values XML forbids it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(Frozen):
     """An element in the document, in byte offsets."""
 
     tag: str

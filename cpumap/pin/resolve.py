@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Literal
 
 from cpumap.cpu.expansion import Expansion
 from cpumap.cpu.explicit import ExplicitCpu
+from cpumap.cpu.frozen import Frozen
 from cpumap.cpu.names import PER_INSTANCE, Property, PropertyName, Value
 from cpumap.cpu.request import CpuRequest
 from cpumap.errors import ResolveError
@@ -63,8 +63,7 @@ dies.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Choices:
+class Choices(Frozen):
     """How a user wants an explicit CPU written."""
 
     pin: Pin = "model"
@@ -81,10 +80,12 @@ class Choices:
 DEFAULT_CHOICES = Choices()
 
 
-@dataclass
 class _Named:
-    properties: dict[PropertyName, Property] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    """The properties named so far, and what a person should know."""
+
+    def __init__(self) -> None:
+        self.properties: dict[PropertyName, Property] = {}
+        self.notes: list[str] = []
 
     def put(self, name: PropertyName, value: Value, origin: str) -> None:
         self.properties[name] = Property(name, value, origin)

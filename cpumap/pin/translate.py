@@ -4,11 +4,11 @@ one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cpumap.cpu.expansion import Expansion
 from cpumap.cpu.explicit import ExplicitCpu
+from cpumap.cpu.frozen import Frozen
 from cpumap.cpu.request import CpuRequest
 from cpumap.errors import DomainError
 from cpumap.libvirt.cpu_map.load import load_cpu_map
@@ -37,8 +37,7 @@ if TYPE_CHECKING:
     from cpumap.hosts.described import DescribedHost
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(Frozen):
     """How an explicit CPU is written down."""
 
     format: Format = "args"

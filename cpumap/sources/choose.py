@@ -5,10 +5,10 @@ recording.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cpumap.cpu.frozen import Frozen
 from cpumap.cpu.names import Accel
 from cpumap.cpu.request import CpuRequest
 from cpumap.errors import UnknownName
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from cpumap.sources.libvirt import Hypervisor
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(Frozen):
     """What the user said about where answers should come from."""
 
     qemu: str | None = None

@@ -5,13 +5,13 @@ with its `file:line`.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from lxml import etree
 
+from cpumap.cpu.frozen import Frozen
 from cpumap.errors import InputError
 
 SIZE_LIMIT = 16 * 1024 * 1024
@@ -38,8 +38,7 @@ def read_input(path: str | PathLike[str]) -> bytes:
     return data
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(Frozen):
     """A parsed XML document: its name for messages, the kind of error it raises, and its root."""
 
     name: str

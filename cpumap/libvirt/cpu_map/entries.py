@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from cpumap.cpu.bits import Bits
+from cpumap.cpu.frozen import Frozen
 from cpumap.cpu.names import FeatureName
 
 
-@dataclass(frozen=True, slots=True)
-class Alias:
+class Alias(Frozen):
     """Another spelling of a feature, and who uses it: `qemu` or `linux`."""
 
     name: str
     source: str
 
 
-@dataclass(frozen=True, slots=True)
-class Feature:
+class Feature(Frozen):
     """One `<feature>` of a map."""
 
     name: FeatureName
@@ -28,16 +25,14 @@ class Feature:
     where: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Vendor:
+class Vendor(Frozen):
     """One `<vendor>`: libvirt's name and the 12 characters that CPUID leaf 0 spells."""
 
     name: str
     string: str
 
 
-@dataclass(frozen=True, slots=True)
-class Signature:
+class Signature(Frozen):
     """A family, model and (None: any) set of steppings that a CPU model stands for."""
 
     family: int
@@ -50,8 +45,7 @@ class Signature:
         return (self.family, self.model) == (family, model) and known
 
 
-@dataclass(frozen=True, slots=True)
-class Model:
+class Model(Frozen):
     """One `<model>`, what it inherits included."""
 
     name: str

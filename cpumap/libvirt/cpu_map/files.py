@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from cpumap.cpu.frozen import Frozen
 from cpumap.errors import CpuMapError, InputError, UnknownName
 from cpumap.system.xml_document import Document, read_input
 
@@ -26,8 +26,7 @@ _PLACES = (b"<cpuid", b"<msr", b"<alias")
 """What stands inside the definition of a feature only."""
 
 
-@dataclass(frozen=True)
-class MapFile:
+class MapFile(Frozen):
     """One file of a map of one architecture; it is parsed once, when that is first needed."""
 
     path: Path

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from cpumap.cpu.frozen import Frozen
 from cpumap.cpu.names import FeatureName
 from cpumap.libvirt.cpu_map.entries import Feature, Model, Vendor
 from cpumap.libvirt.cpu_map.files import MapFile, feature_elements, map_files, named, spellings
@@ -13,8 +13,7 @@ from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.system.data import data_path
 
 
-@dataclass(frozen=True, slots=True)
-class FileDefinitions:
+class FileDefinitions(Frozen):
     """What the files of a map define, each file parsed once, when it is first needed."""
 
     path: Path

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
 from cpumap.cpu.bits import Bits
+from cpumap.cpu.frozen import Frozen
 from cpumap.cpu.names import FeatureName, PropertyName
 from cpumap.errors import UnknownName
 from cpumap.libvirt.cpu_map.entries import Feature, Model, Vendor
@@ -36,8 +36,7 @@ class Definitions(Protocol):
         """Every model by name, in the map's order."""
 
 
-@dataclass(frozen=True)
-class CpuMap:
+class CpuMap(Frozen):
     """Vendors, features and models of one architecture.
 
     Only the names are looked at when a map is loaded, which is all that most work needs; the rest
@@ -48,7 +47,7 @@ class CpuMap:
     path: Path
     aliases: Mapping[FeatureName, tuple[str, ...]]
     """Every feature's name, and QEMU's other spellings of it."""
-    definitions: Definitions = field(repr=False)
+    definitions: Definitions
 
     @cached_property
     def vendors(self) -> Mapping[str, Vendor]:
