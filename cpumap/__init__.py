@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from cpumap.pin.resolve import Choices
     from cpumap.pin.translate import explicit_cpu, translate, write
     from cpumap.sources.choose import Wanted
+    from cpumap.sources.platform import Platform
 
 __version__ = "0.1.0"
 
 _FRONT_DOOR = {
     "Choices": "pin.resolve",
     "CpumapError": "errors",
+    "Platform": "sources.platform",
     "Wanted": "sources.choose",
     "expand": "pin.expand",
     "explicit_cpu": "pin.translate",
@@ -37,6 +39,7 @@ _FRONT_DOOR = {
 __all__ = [
     "Choices",
     "CpumapError",
+    "Platform",
     "Wanted",
     "expand",
     "explicit_cpu",

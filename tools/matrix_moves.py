@@ -24,6 +24,7 @@ from cpumap.proof.guest import GuestCpu, differences
 from cpumap.proof.verify import look
 from cpumap.qemu.arguments import smp_option
 from cpumap.sources.live import QemuSource
+from cpumap.sources.platform import Platform
 from cpumap.sources.recorded import RecordedSource, find_recording
 
 Style = Literal["naive", "libvirt", "static", "ours"]
@@ -150,7 +151,7 @@ class Bench:
         request = default_request(model, move.machine, asked)
         key = ("expansion", move.release, move.machine, move.accel, move.model, move.settings)
         source = self.source(move.release, move.accel)
-        expansion = self.once(key, lambda: expand(request, source, self.cpu_map))
+        expansion = self.once(key, lambda: expand(request, Platform(source, self.cpu_map)))
         cpu = resolve(request, expansion)
         return (
             request,
@@ -167,7 +168,7 @@ class Bench:
             case "ours":
                 source = self.source(move.release, move.accel)
                 moved, prediction = hold(
-                    cpu, expansion, source, target, self.cpu_map, machine=move.to_machine
+                    cpu, expansion, source, Platform(target, self.cpu_map, move.to_machine)
                 )
                 return CpuModel(moved.model, moved.values), prediction
             case "naive":

@@ -21,6 +21,7 @@ from cpumap.qemu.arguments import cpu_arguments
 from cpumap.runnable.available import Available, Kind, OptionEffect, available, listed
 from cpumap.runnable.available_json import available_json
 from cpumap.runnable.check import Checked, check
+from cpumap.sources.platform import Platform
 from cpumap.sources.source import Source
 from cpumap.system.json_text import json_text
 
@@ -53,7 +54,7 @@ def run_check(arguments: argparse.Namespace) -> int:
         here = _here(source, cpu_map)
         if host is None and request.mode == "host-model":
             request = _on_own_host(request, source, cpu_map, here, arguments.machine)
-        found = check(request, source, cpu_map, machine=arguments.machine, host=host, here=here)
+        found = check(request, Platform(source, cpu_map, arguments.machine), host=host, here=here)
     sys.stdout.write(
         json_text("check", found.to_json()) if arguments.format == "json" else _checked_text(found)
     )
@@ -68,7 +69,7 @@ def _on_own_host(
     request: CpuRequest, source: Source, cpu_map: CpuMap, here: ThisMachine, machine: str | None
 ) -> CpuRequest:
     """host-model on the host that the source runs on."""
-    found = available(source, cpu_map, here, machine or request.machine, options=False)
+    found = available(Platform(source, cpu_map, machine or request.machine), here, options=False)
     text = json_text("host", available_json(found, cpu_map, "best", migratable=True))
     cpu = read_host(text, cpu_map, name=source.label)
     from cpumap.libvirt.rules.update import update
@@ -124,7 +125,7 @@ def run_host(arguments: argparse.Namespace) -> int:
     # Without a domain that says so, kvm is what a host is asked about.
     with open_source(arguments, CpuRequest(accel=arguments.accel or "kvm")) as source:
         here = _here(source, cpu_map)
-        found = available(source, cpu_map, here, arguments.machine)
+        found = available(Platform(source, cpu_map, arguments.machine), here)
     if here.cpu is not None and not here.msrs:
         print(
             "cpumap: this CPU's MSRs cannot be read: features that they hold count as its own",

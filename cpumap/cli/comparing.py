@@ -29,6 +29,7 @@ from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.rules.baseline import baseline
 from cpumap.libvirt.rules.compare import compare
 from cpumap.libvirt.rules.decode import decode
+from cpumap.sources.platform import Platform
 from cpumap.system.json_text import json_text
 
 OWN = "host"
@@ -89,9 +90,9 @@ def _compare_on_source(arguments: argparse.Namespace, cpu_map: CpuMap) -> int:
     with open_source(arguments, request) as source:
         host = _host_for(arguments, source, cpu_map)
         if every:
-            found = compare_all(source, host, request, cpu_map)
+            found = compare_all(Platform(source, cpu_map), host, request)
         else:
-            found = (compare_on(source, host, request, cpu_map, arguments.machine),)
+            found = (compare_on(Platform(source, cpu_map, arguments.machine), host, request),)
     verdict = worst(compared.verdict for compared in found)
     if arguments.error and not every and found[0].reason:
         print(f"cpumap: {found[0].reason}", file=sys.stderr)
@@ -108,7 +109,7 @@ def _host_for(arguments: argparse.Namespace, source: Any, cpu_map: CpuMap) -> De
 
     if arguments.host == OWN and not Path(OWN).exists():
         here = this_machine(cpu_map) if source.starts_guests else UNKNOWN_MACHINE
-        return own_host(source, cpu_map, here, arguments.machine)
+        return own_host(Platform(source, cpu_map, arguments.machine), here)
     return read_described(read_file(arguments.host), cpu_map, name=arguments.host)
 
 
@@ -194,7 +195,7 @@ def _run_everywhere(
     given = [one if isinstance(one, HostCpu) else as_host(one) for one in cpus]
     hosts = [described(one, cpu_map, one.where) for one in given]
     with open_source(arguments, cpu) as source:
-        cpu, disabled = runnable_on_all(source, hosts, cpu, cpu_map, arguments.machine)
+        cpu, disabled = runnable_on_all(Platform(source, cpu_map, arguments.machine), hosts, cpu)
     if disabled:
         print(
             f"cpumap: disabled, since not every host's QEMU can give them: {', '.join(disabled)}",

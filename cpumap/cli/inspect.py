@@ -15,10 +15,10 @@ from cpumap.cpu.expansion import CpuModel, Definition, Expansion, Machine
 from cpumap.cpu.request import CpuRequest
 from cpumap.pin.expand import expand
 from cpumap.pin.resolve import Choices, resolve
-from cpumap.pin.translate import expansion_of
 from cpumap.pin.write import readconfig
 from cpumap.qemu.cpu_option import parse_cpu_option
 from cpumap.sources.machines import find_machine
+from cpumap.sources.platform import Platform
 from cpumap.system.json_text import json_text
 
 
@@ -59,8 +59,10 @@ def run_expand(arguments: argparse.Namespace) -> int:
         sys.stdout.write(cpudata_text(_seen_by_a_guest(arguments, request)))
         return 0
     with open_source(arguments, request) as source:
-        expansion = expansion_of(
-            request, source, open_cpu_map(arguments), machine=arguments.machine
+        expansion = expand(
+            request,
+            Platform(source, open_cpu_map(arguments), arguments.machine),
+            must_realise=False,
         )
     static = arguments.type == "static"
     props = expansion.static if static else expansion.full
@@ -85,7 +87,7 @@ def _seen_by_a_guest(arguments: argparse.Namespace, request: CpuRequest) -> Cpui
     from cpumap.proof.verify import look
 
     with start_qemu(arguments, request) as source:
-        expansion = expand(request, source, open_cpu_map(arguments), machine=arguments.machine)
+        expansion = expand(request, Platform(source, open_cpu_map(arguments), arguments.machine))
         return look(source, expansion.context.machine, _as_named(expansion)).data()
 
 
@@ -103,8 +105,10 @@ def add_dump(parser: argparse.ArgumentParser) -> None:
 def run_dump(arguments: argparse.Namespace) -> int:
     request = _request(arguments)
     with open_source(arguments, request) as source:
-        expansion = expansion_of(
-            request, source, open_cpu_map(arguments), machine=arguments.machine
+        expansion = expand(
+            request,
+            Platform(source, open_cpu_map(arguments), arguments.machine),
+            must_realise=False,
         )
     cpu = resolve(request, expansion, Choices(pin="custom"))
     for note in cpu.notes:

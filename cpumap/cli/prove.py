@@ -26,6 +26,7 @@ from cpumap.proof.verify import Judgement, Place, Report, verify
 from cpumap.qemu.cpu_option import parse_cpu_option
 from cpumap.sources.live import QemuSource
 from cpumap.sources.machines import find_machine
+from cpumap.sources.platform import Platform
 from cpumap.sources.source import Source
 from cpumap.system.files import write_atomically
 from cpumap.system.json_text import json_text
@@ -69,14 +70,18 @@ def run_verify(arguments: argparse.Namespace) -> int:
         target = source
         if arguments.target_qemu:
             target = stack.enter_context(QemuSource(arguments.target_qemu, source.accel))
-        expansion = expand(request, source, cpu_map, machine=arguments.machine)
+        expansion = expand(request, Platform(source, cpu_map, arguments.machine))
         cpu = resolve(
             request, expansion, Choices(pin=arguments.pin, unavailable=arguments.unavailable)
         )
         only = changing_properties(cpu, [source, target]) if arguments.compact else None
         machines = _targets(arguments, target, expansion.context.machine)
         report = verify(
-            cpu, expansion, source, [(target, name) for name in machines], cpu_map, only=only
+            cpu,
+            expansion,
+            Platform(source, cpu_map),
+            [(target, name) for name in machines],
+            only=only,
         )
     sys.stdout.write(
         json_text("verify", report.as_json())
@@ -203,7 +208,7 @@ def _differences(
     target: Source,
     cpu_map: CpuMap,
 ) -> Iterator[CpuDifference]:
-    a = expand(request, source, cpu_map, machine=request.machine)
+    a = expand(request, Platform(source, cpu_map, request.machine))
     if arguments.all_machines:
         others = [
             known.name
@@ -215,7 +220,7 @@ def _differences(
         requests = [_named(arguments.b or arguments.a, arguments)]
     for other in requests:
         try:
-            b = expand(other, target, cpu_map, machine=other.machine)
+            b = expand(other, Platform(target, cpu_map, other.machine))
         except UnknownName:
             if not arguments.all_machines:
                 raise

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 from cpumap.cpu.expansion import Expansion
 from cpumap.cpu.explicit import ExplicitCpu
-from cpumap.libvirt.cpu_map.map import CpuMap
-from cpumap.sources.source import Source
+from cpumap.sources.platform import Platform
 
 if TYPE_CHECKING:
     from cpumap.move.target import Target
@@ -54,8 +53,7 @@ def targeted(
     arguments: argparse.Namespace,
     cpu: ExplicitCpu,
     expansion: Expansion,
-    source: Source,
-    cpu_map: CpuMap,
+    platform: Platform,
 ) -> ExplicitCpu:
     """The CPU as it must be named where it will run. Errors: `Drift`, unless that is allowed;
     then it is only said.
@@ -69,9 +67,9 @@ def targeted(
         place = None
         if target.qemu:
             place = stack.enter_context(
-                closing(opened(target.qemu, source.accel, cache=not arguments.no_cache))
+                closing(opened(target.qemu, platform.source.accel, cache=not arguments.no_cache))
             )
-        moved, drift = held(cpu, expansion, source, cpu_map, target, place)
+        moved, drift = held(cpu, expansion, platform, target, place)
     for line in drift:
         print(f"cpumap: will differ: {line}", file=sys.stderr)
     return moved

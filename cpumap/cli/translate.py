@@ -23,9 +23,10 @@ from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.domain import parse_request
 from cpumap.libvirt.words import libvirt_map
 from cpumap.pin.resolve import Choices, resolve
-from cpumap.pin.translate import Written, expansion_of, request_for, write
+from cpumap.pin.translate import Written, expand_on, write
 from cpumap.pin.write import beyond_cpu_xml
 from cpumap.qemu.arguments import args_text
+from cpumap.sources.platform import Platform
 from cpumap.system.json_text import json_text
 
 if TYPE_CHECKING:
@@ -88,9 +89,9 @@ def run_translate(arguments: argparse.Namespace) -> int:
         return _as_libvirt_does(arguments, request, cpu_map, host)
     choices = Choices(pin=arguments.pin, unavailable=arguments.unavailable)
     with open_source(arguments, request) as source:
-        request = request_for(request, source, cpu_map, machine=arguments.machine, host=host)
-        expansion = expansion_of(request, source, cpu_map, machine=arguments.machine, host=host)
-        cpu = targeted(arguments, resolve(request, expansion, choices), expansion, source, cpu_map)
+        platform = Platform(source, cpu_map, arguments.machine)
+        meant, expansion = expand_on(host, request, platform)
+        cpu = targeted(arguments, resolve(meant, expansion, choices), expansion, platform)
     for note in cpu.notes:
         print(f"cpumap: {note}", file=sys.stderr)
     words = libvirt_map(arguments.cpu_map)
@@ -143,7 +144,8 @@ def _as_libvirt_does(
         request = request_on(host, request, cpu_map)
     with open_source(arguments, request) as source:
         words = libvirt_cpu_args(
-            replace(request, machine=arguments.machine or request.machine), cpu_map, source
+            replace(request, machine=arguments.machine or request.machine),
+            Platform(source, cpu_map),
         )
     sys.stdout.write(
         args_text(words)

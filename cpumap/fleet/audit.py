@@ -22,6 +22,7 @@ from cpumap.pin.expand import expand
 from cpumap.pin.resolve import resolve
 from cpumap.pin.write import lasting
 from cpumap.proof.difference import GuestDifference, caused_differences
+from cpumap.sources.platform import Platform
 from cpumap.sources.recorded import RecordedSource, find_recording
 from cpumap.sources.source import Source
 
@@ -122,7 +123,7 @@ def audit(
             return Audited(case, None, refused=case.refused)
         source = answers.source(request)
         cpu = resolve(
-            request, expand(request, source, answers.cpu_map, machine=machine), answers.choices
+            request, expand(request, Platform(source, answers.cpu_map, machine)), answers.choices
         )
         drifts = tuple(_drifts(case, locked, lasting(cpu), source, answers, machine))
         prediction = _prediction(locked, cpu, source, answers)
@@ -163,7 +164,7 @@ def _prediction(
     gone = locked.values.keys() - now.values.keys()
     unnamed = tuple(Unnamed(name, locked.values[name], None) for name in sorted(gone))
     before = ExplicitCpu(locked.context, locked.request, locked.model, "", locked.properties)
-    return foreseen(before, locked.values, Adapted(now, unnamed), source, answers.cpu_map)
+    return foreseen(before, locked.values, Adapted(now, unnamed), Platform(source, answers.cpu_map))
 
 
 def _seen(
@@ -293,7 +294,7 @@ def _or_nothing(
     source: Source, machine: str, locked: LockedCpu, answers: Answers
 ) -> Mapping[PropertyName, Value]:
     try:
-        return expand(locked.request, source, answers.cpu_map, machine=machine).realised
+        return expand(locked.request, Platform(source, answers.cpu_map, machine)).realised
     except CpumapError:
         return {}
 

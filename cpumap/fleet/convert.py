@@ -23,9 +23,10 @@ from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.edit import Edit, cpu_edits, edited
 from cpumap.libvirt.layout import Layout
 from cpumap.pin.resolve import DEFAULT_CHOICES, Choices, resolve
-from cpumap.pin.translate import expansion_of, request_for
+from cpumap.pin.translate import expand_on
 from cpumap.pin.write import KEPT, domain_parts
 from cpumap.sources.choose import Wanted, choose_source
+from cpumap.sources.platform import Platform
 from cpumap.sources.source import Source
 from cpumap.system.xml_document import Document, first_child
 
@@ -328,11 +329,11 @@ class Answers:
         request = replace(question.request, where="", features=features, topology=topology, vcpus=1)
         try:
             source = self.source(request)
-            meant = request_for(request, source, self.cpu_map, host=self.host)
-            expansion = expansion_of(meant, source, self.cpu_map, host=self.host)
+            platform = Platform(source, self.cpu_map)
+            meant, expansion = expand_on(self.host, request, platform)
             cpu = resolve(meant, expansion, self.choices)
             machine = self._new_machine(request, cpu)
-            cpu, drift = self._held(cpu, expansion, source, machine)
+            cpu, drift = self._held(cpu, expansion, platform, machine)
         except CpumapError as err:
             status: Status = "refused" if err.exit_code == 1 else "failed"
             return Answer(
@@ -349,7 +350,7 @@ class Answers:
         return Answer(self.asked, element, shared, machine, notes)
 
     def _held(
-        self, cpu: ExplicitCpu, expansion: Expansion, source: Source, machine: str | None
+        self, cpu: ExplicitCpu, expansion: Expansion, platform: Platform, machine: str | None
     ) -> tuple[ExplicitCpu, tuple[str, ...]]:
         """The CPU where it will run, and what will differ there."""
         if self.target is None and machine is None:
@@ -357,7 +358,13 @@ class Answers:
         from cpumap.move.target import Target, held
 
         target = replace(self.target or Target(), machine=machine)
-        return held(cpu, expansion, source, self.cpu_map, target, self._place(target, source.accel))
+        return held(
+            cpu,
+            expansion,
+            platform,
+            target,
+            self._place(target, platform.source.accel),
+        )
 
     def _place(self, target: Target, accel: Accel) -> Source | None:
         from cpumap.move.target import opened

@@ -24,6 +24,7 @@ from cpumap.pin.translate import explicit_cpu
 from cpumap.pin.write import domain_xml
 from cpumap.sources.choose import Wanted, connected_source
 from cpumap.sources.libvirt import Hypervisor, StoredDomain
+from cpumap.sources.platform import Platform
 from cpumap.sources.source import Source
 from cpumap.system.files import write_atomically
 from cpumap.system.xml_document import Document, read_input
@@ -106,7 +107,10 @@ class Converter:
         if key not in self._cpus:
             host = self._host(request) if request.mode == "host-model" else None
             self._cpus[key] = explicit_cpu(
-                request, self._source(request), self.cpu_map, choices=self.choices, host=host
+                request,
+                Platform(self._source(request), self.cpu_map),
+                choices=self.choices,
+                host=host,
             )
         return self._cpus[key]
 
@@ -171,7 +175,7 @@ def running_cpu(
     request = parse_request(hypervisor.xml(name, live=True), name=name)
     guest = hypervisor.guest(name)
     lacking = guest.running().filtered
-    cpu = explicit_cpu(request, guest, cpu_map, choices=choices)
+    cpu = explicit_cpu(request, Platform(guest, cpu_map), choices=choices)
     off = f"off, because the running guest does not have them: {', '.join(sorted(lacking))}"
     return replace(cpu, notes=(*cpu.notes, off)) if lacking else cpu
 

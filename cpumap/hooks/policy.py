@@ -23,6 +23,7 @@ from cpumap.pin.resolve import Choices, Pin, resolve
 from cpumap.pin.write import domain_xml, lasting
 from cpumap.qemu.arguments import property_text
 from cpumap.sources.choose import Wanted, choose_source
+from cpumap.sources.platform import Platform
 from cpumap.system.files import write_atomically
 from cpumap.system.xml_document import Document
 
@@ -137,7 +138,7 @@ def judge(document: bytes, policy: Policy, name: str) -> Judged:
     cpu_map = load_cpu_map()
     source = choose_source(Wanted(recorded=policy.recorded or None), request)
     try:
-        expansion = expand(request, source, cpu_map)
+        expansion = expand(request, Platform(source, cpu_map))
     finally:
         source.close()
     cpu = resolve(request, expansion, Choices(pin=policy.pin))

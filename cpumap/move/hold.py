@@ -10,10 +10,10 @@ from cpumap.cpu.expansion import CpuModel, Expansion
 from cpumap.cpu.explicit import ExplicitCpu
 from cpumap.cpu.names import PropertyName, Value
 from cpumap.cpu.request import machine_topology
-from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.move.adapt import Adapted, adapt
 from cpumap.move.predict import NOTHING, Prediction, predict
 from cpumap.move.xsave import Components
+from cpumap.sources.platform import Platform
 from cpumap.sources.source import Source
 
 
@@ -21,10 +21,8 @@ def hold(
     cpu: ExplicitCpu,
     expansion: Expansion,
     source: Source,
-    target: Source,
-    cpu_map: CpuMap,
+    target: Platform,
     *,
-    machine: str | None = None,
     only: frozenset[PropertyName] | None = None,
 ) -> tuple[ExplicitCpu, Prediction]:
     """The CPU in the target's own names on its machine type (None: the same), and what a guest will
@@ -34,13 +32,13 @@ def hold(
     and on another QEMU what its model has otherwise. Errors: `UnknownName` for a machine type the
     target does not have.
     """
-    moved = adapt(cpu, source, target, machine)
-    prediction = foreseen(cpu, expansion.realised, moved, target, cpu_map)
+    moved = adapt(cpu, source, target.source, target.machine)
+    prediction = foreseen(cpu, expansion.realised, moved, target)
     if only is None:
         return moved.cpu, prediction
     kept = only | {prop.name for prop in expansion.asked}
-    if target.version != source.version:
-        kept |= _unlike(moved.cpu, target)
+    if target.source.version != source.version:
+        kept |= _unlike(moved.cpu, target.source)
     return replace(
         moved.cpu, properties=tuple(prop for prop in moved.cpu.properties if prop.name in kept)
     ), prediction
@@ -50,8 +48,7 @@ def foreseen(
     cpu: ExplicitCpu,
     realised: Mapping[PropertyName, Value],
     moved: Adapted,
-    target: Source,
-    cpu_map: CpuMap,
+    target: Platform,
 ) -> Prediction:
     """What a guest will see differ when this CPU, which has these realised properties, is the
     moved one there.
@@ -59,7 +56,12 @@ def foreseen(
     if cpu.context.qemu == moved.cpu.context.qemu:
         return NOTHING
     return predict(
-        cpu, realised, moved, cpu_map, machine_topology(cpu.request), _xsave_components(target)
+        cpu,
+        realised,
+        moved,
+        target.cpu_map,
+        machine_topology(cpu.request),
+        _xsave_components(target.source),
     )
 
 

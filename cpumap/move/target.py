@@ -10,11 +10,11 @@ from cpumap.cpu.expansion import Expansion
 from cpumap.cpu.explicit import ExplicitCpu
 from cpumap.cpu.names import Accel, PropertyName
 from cpumap.errors import Drift
-from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.move.hold import hold
 from cpumap.move.predict import Prediction
 from cpumap.pin.compact import changing_properties
 from cpumap.sources.choose import started
+from cpumap.sources.platform import Platform
 from cpumap.sources.recorded import RecordedSource, find_recording, recordings
 from cpumap.sources.source import Source
 
@@ -35,8 +35,7 @@ class Target:
 def held(
     cpu: ExplicitCpu,
     expansion: Expansion,
-    source: Source,
-    cpu_map: CpuMap,
+    platform: Platform,
     target: Target,
     place: Source | None = None,
 ) -> tuple[ExplicitCpu, tuple[str, ...]]:
@@ -46,10 +45,11 @@ def held(
     `place` is the target's QEMU, open (None: the source). Errors: `Drift`, `UnknownName` for a
     machine type.
     """
+    source = platform.source
     place = place or source
     only = _changing(cpu, source, place) if target.compact else None
     moved, prediction = hold(
-        cpu, expansion, source, place, cpu_map, machine=target.machine, only=only
+        cpu, expansion, source, Platform(place, platform.cpu_map, target.machine), only=only
     )
     lines = tuple(drift_lines(prediction))
     if lines and not target.allow_drift:

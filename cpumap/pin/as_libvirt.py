@@ -16,8 +16,7 @@ from cpumap.errors import ResolveError, UnknownName
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.layout import COMMANDLINE
 from cpumap.pin.expand import DEFAULT_MODELS
-from cpumap.sources.machines import find_machine
-from cpumap.sources.source import Source
+from cpumap.sources.platform import Platform
 
 HOST_MODES = {"host-passthrough": "host", "maximum": "max"}
 
@@ -31,21 +30,19 @@ policy.
 PINNED_BY = {"force": True, "require": True, "disable": False, "forbid": False}
 
 
-def libvirt_cpu_args(
-    request: CpuRequest, cpu_map: CpuMap, source: Source | None = None
-) -> tuple[str, ...]:
+def libvirt_cpu_args(request: CpuRequest, platform: Platform) -> tuple[str, ...]:
     """`-cpu` and its value, then what `-global` options the request came with.
 
-    `cpu_map` is libvirt's. With a `source`, its QEMU is asked for the default CPU, for the models
-    it has and for the features it knows; without one, every model and feature of the map counts as
-    known, and the default CPU is libvirt's own choice. `ResolveError` with libvirt's reason for
-    what libvirt refuses, `UnknownName` for a model or feature that is not in the map.
+    The CPU map is libvirt's; QEMU is asked for the default CPU, for the models it has and for the
+    features it knows. `ResolveError` with libvirt's reason for what libvirt refuses, `UnknownName`
+    for a model or feature that is not in the map.
     """
+    cpu_map = platform.cpu_map
     _refuse_unsupported(request, cpu_map)
-    model = HOST_MODES.get(request.mode or "") or request.model or _default_model(request, source)
+    model = HOST_MODES.get(request.mode or "") or request.model or _default_model(request, platform)
     if request.mode == "custom":
-        _refuse_unknown_model(request, cpu_map, source)
-    pieces = [model, *_model_pieces(request), *_feature_pieces(request, cpu_map, source)]
+        _refuse_unknown_model(request, platform)
+    pieces = [model, *_model_pieces(request), *_feature_pieces(request, platform)]
     pieces += [
         _text(setting)
         for setting in request.settings
@@ -131,13 +128,11 @@ def _phys_bits_refused(request: CpuRequest) -> str:
     return ""
 
 
-def _refuse_unknown_model(request: CpuRequest, cpu_map: CpuMap, source: Source | None) -> None:
-    if request.model not in cpu_map.models:
+def _refuse_unknown_model(request: CpuRequest, platform: Platform) -> None:
+    if request.model not in platform.cpu_map.models:
         raise UnknownName(f"Unknown CPU model {request.model}", request.where)
-    if source is None:
-        return
-    machine = find_machine(source, request.machine, request.where).name
-    if request.model in {definition.name for definition in source.definitions(machine)}:
+    machine = platform.machine_for(request).name
+    if request.model in {found.name for found in platform.source.definitions(machine)}:
         return
     raise _refusal(
         request,
@@ -150,14 +145,11 @@ def _refuse_unknown_model(request: CpuRequest, cpu_map: CpuMap, source: Source |
     )
 
 
-def _default_model(request: CpuRequest, source: Source | None) -> str:
-    """The machine type's default CPU, as QEMU reports it; without a source qemu64, or qemu32 for
-    i686.
-    """
-    if source is not None:
-        machine = find_machine(source, request.machine, request.where)
-        if machine.default_cpu:
-            return machine.default_cpu.removesuffix("-cpu").rpartition("-")[0]
+def _default_model(request: CpuRequest, platform: Platform) -> str:
+    """The machine type's default CPU, as QEMU reports it; else qemu64, or qemu32 for i686."""
+    machine = platform.machine_for(request)
+    if machine.default_cpu:
+        return machine.default_cpu.removesuffix("-cpu").rpartition("-")[0]
     if request.arch not in DEFAULT_MODELS:
         raise _refusal(request, f"no default CPU is known for {request.arch}")
     return DEFAULT_MODELS[request.arch]
@@ -172,10 +164,11 @@ def _model_pieces(request: CpuRequest) -> Iterator[str]:
         yield f"vendor={request.vendor_id}"
 
 
-def _feature_pieces(request: CpuRequest, cpu_map: CpuMap, source: Source | None) -> Iterator[str]:
+def _feature_pieces(request: CpuRequest, platform: Platform) -> Iterator[str]:
     """The features in the request's order, then those which the model has lost since it was
     published.
     """
+    cpu_map = platform.cpu_map
     states = {
         feature.name: PINNED_BY[feature.policy]
         for feature in request.features
@@ -185,16 +178,15 @@ def _feature_pieces(request: CpuRequest, cpu_map: CpuMap, source: Source | None)
         mentioned = {feature.name for feature in request.features}
         states |= dict.fromkeys(sorted(cpu_map.model(request.model).removed - mentioned), False)
     for name, on in states.items():
-        if on or _known(name, request, cpu_map, source):
+        if on or _known(name, request, platform):
             yield f"{cpu_map.property_of(name)}={'on' if on else 'off'}"
 
 
-def _known(name: FeatureName, request: CpuRequest, cpu_map: CpuMap, source: Source | None) -> bool:
+def _known(name: FeatureName, request: CpuRequest, platform: Platform) -> bool:
     """Whether the QEMU has this feature at all: its full expansion of any model says."""
-    if source is None:
-        return True
-    machine = find_machine(source, request.machine, request.where).name
-    return cpu_map.property_of(name) in source.expand(machine, CpuModel("qemu64"), "full")
+    machine = platform.machine_for(request).name
+    there = platform.source.expand(machine, CpuModel("qemu64"), "full")
+    return platform.cpu_map.property_of(name) in there
 
 
 def _text(setting: Property) -> str:

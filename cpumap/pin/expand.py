@@ -14,7 +14,7 @@ from cpumap.errors import CannotRealise, ResolveError, UnknownName
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.layout import COMMANDLINE
 from cpumap.libvirt.words import removed_features
-from cpumap.sources.machines import find_machine
+from cpumap.sources.platform import Platform
 from cpumap.sources.source import Source
 
 ON = frozenset({"force", "require", "optional"})
@@ -30,24 +30,18 @@ DEFAULT_MODELS = {"i686": "qemu32", "x86_64": "qemu64"}
 """
 
 
-def expand(
-    request: CpuRequest,
-    source: Source,
-    cpu_map: CpuMap,
-    *,
-    machine: str | None = None,
-    must_realise: bool = True,
-) -> Expansion:
-    """What this QEMU makes of the request under its machine type, or under `machine`.
+def expand(request: CpuRequest, platform: Platform, *, must_realise: bool = True) -> Expansion:
+    """What this QEMU makes of the request under its machine type.
 
     A running QEMU can make no other CPU than it has: where that need not be, its full expansion is
     taken instead, which leaves address bits and microcode revision to QEMU, and what is lacking is
     known for the model alone. Errors: `UnknownName` for a model, feature or machine type nobody
     knows, `ResolveError` for one that needs a host to be known, `SourceError` when QEMU fails.
     """
-    where = find_machine(source, machine or request.machine, request.where)
+    source, cpu_map = platform.source, platform.cpu_map
+    where = platform.machine_for(request)
     definitions = {definition.name: definition for definition in source.definitions(where.name)}
-    name, below = _model(request, where, definitions, source, cpu_map)
+    name, below = _model(request, where, definitions, platform)
     definition = definitions[name]
     bare = source.expand(where.name, CpuModel(name), "full")
     asked = tuple(_known([*below, *requested_properties(request, cpu_map)], bare, request, source))
@@ -132,8 +126,7 @@ def _model(
     request: CpuRequest,
     machine: Machine,
     definitions: Mapping[str, Definition],
-    source: Source,
-    cpu_map: CpuMap,
+    platform: Platform,
 ) -> tuple[str, list[Property]]:
     """QEMU's model for the request, and what the CPU map puts on it where QEMU does not know the
     model itself.
@@ -143,13 +136,13 @@ def _model(
             f"{request.where}: host-model means the host's CPU: say which host (--host FILE)"
         )
     if request.mode == "host-passthrough":
-        return ("host" if source.accel == "kvm" else "max"), []
+        return ("host" if platform.source.accel == "kvm" else "max"), []
     if request.mode == "maximum":
         return "max", []
     name = request.model or _default_model(request, machine)
     if name in definitions:
         return name, []
-    return _compiled(name, request, definitions, source, cpu_map)
+    return _compiled(name, request, definitions, platform)
 
 
 def _default_model(request: CpuRequest, machine: Machine) -> str:
@@ -162,12 +155,12 @@ def _compiled(
     name: str,
     request: CpuRequest,
     definitions: Mapping[str, Definition],
-    source: Source,
-    cpu_map: CpuMap,
+    platform: Platform,
 ) -> tuple[str, list[Property]]:
     """A model that only the CPU map has, on the nearest model it inherits from that QEMU has, or
     on `base`.
     """
+    source, cpu_map = platform.source, platform.cpu_map
     try:
         model = cpu_map.model(name, request.where)
     except UnknownName as err:

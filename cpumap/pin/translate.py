@@ -29,7 +29,7 @@ from cpumap.pin.write import (
 )
 from cpumap.qemu.arguments import args_text
 from cpumap.sources.choose import Wanted, choose_source
-from cpumap.sources.source import Source
+from cpumap.sources.platform import Platform
 from cpumap.system.json_text import json_text
 from cpumap.system.xml_document import Document
 
@@ -71,7 +71,9 @@ def translate(
     source = choose_source(Wanted(qemu=qemu, recorded=recorded, machine=machine), request)
     try:
         described = _described(host, names) if host is not None else None
-        cpu = explicit_cpu(request, source, names, choices=choices, machine=machine, host=described)
+        cpu = explicit_cpu(
+            request, Platform(source, names, machine), choices=choices, host=described
+        )
     finally:
         source.close()
     return write(
@@ -91,56 +93,34 @@ def _bytes(text: str | bytes) -> bytes:
 
 def explicit_cpu(
     request: CpuRequest,
-    source: Source,
-    cpu_map: CpuMap,
+    platform: Platform,
     *,
     choices: Choices = DEFAULT_CHOICES,
-    machine: str | None = None,
     host: DescribedHost | None = None,
 ) -> ExplicitCpu:
-    """The explicit CPU of a request on this source, or on another `host` with this source's QEMU.
+    """The explicit CPU of a request on this platform, or on another `host` with its QEMU.
 
     host-model, match='minimum' and optional features mean that host's CPU, and what it lacks is
     unavailable. Errors: as `expand` and `resolve`.
     """
-    meant = request_for(request, source, cpu_map, machine=machine, host=host)
-    return resolve(meant, expansion_of(meant, source, cpu_map, machine=machine, host=host), choices)
+    meant, expansion = expand_on(host, request, platform)
+    return resolve(meant, expansion, choices)
 
 
-def request_for(
-    request: CpuRequest,
-    source: Source,
-    cpu_map: CpuMap,
-    *,
-    machine: str | None = None,
-    host: DescribedHost | None = None,
-) -> CpuRequest:
-    """What the request means on the `host`, if there is one, in what this source's QEMU knows."""
-    if host is None:
-        return request
-    from cpumap.hosts.described import known_to, request_on
-
-    return request_on(host, request, cpu_map, known_to(source, machine or request.machine))
-
-
-def expansion_of(
-    request: CpuRequest,
-    source: Source,
-    cpu_map: CpuMap,
-    *,
-    machine: str | None = None,
-    host: DescribedHost | None = None,
-) -> Expansion:
-    """What the request is on this source, or on another `host` with this source's QEMU. Errors:
-    as `expand`.
+def expand_on(
+    host: DescribedHost | None, request: CpuRequest, platform: Platform
+) -> tuple[CpuRequest, Expansion]:
+    """What the request means on the `host`, if there is one, and what that is with the platform's
+    QEMU, less what the host lacks. Errors: as `expand`.
     """
-    meant = request_for(request, source, cpu_map, machine=machine, host=host)
-    expansion = expand(meant, source, cpu_map, machine=machine, must_realise=False)
     if host is None:
-        return expansion
-    from cpumap.hosts.described import expansion_on
+        return request, expand(request, platform, must_realise=False)
+    from cpumap.hosts.described import expansion_on, known_to, request_on
 
-    return expansion_on(host, expansion, cpu_map)
+    known = known_to(platform.source, platform.machine or request.machine)
+    meant = request_on(host, request, platform.cpu_map, known)
+    expansion = expand(meant, platform, must_realise=False)
+    return meant, expansion_on(host, expansion, platform.cpu_map)
 
 
 def write(

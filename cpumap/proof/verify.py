@@ -20,7 +20,7 @@ from cpumap.pin.resolve import DEFAULT_HV_VENDOR, NOT_NAMED, OF_DIES, canonical_
 from cpumap.proof.difference import GuestDifference, PropertyDifference, guest_differences
 from cpumap.proof.guest import GuestCpu, probe
 from cpumap.qemu.arguments import cpu_arguments, smp_option
-from cpumap.sources.live import QemuSource
+from cpumap.sources.platform import Platform
 from cpumap.sources.source import Source
 
 Verdict = Literal["holds", "differs", "refused"]
@@ -108,9 +108,8 @@ def _place_json(place: Place) -> dict[str, Any]:
 def verify(
     cpu: ExplicitCpu,
     expansion: Expansion,
-    source: QemuSource,
-    places: Iterable[tuple[QemuSource, str]],
-    cpu_map: CpuMap,
+    platform: Platform,
+    places: Iterable[tuple[Source, str]],
     *,
     only: frozenset[PropertyName] | None = None,
 ) -> Report:
@@ -122,16 +121,16 @@ def verify(
     `SourceError` when the source itself does not start this CPU, `UnknownName` for a machine type.
     """
     smp = smp_option(machine_topology(cpu.request))
-    original = look(source, expansion.context.machine, _original(cpu, expansion), smp)
+    original = look(platform.source, expansion.context.machine, _original(cpu, expansion), smp)
     judged = []
     for target, machine in places:
         moved, prediction = hold(
-            cpu, expansion, source, target, cpu_map, machine=machine, only=only
+            cpu, expansion, platform.source, Platform(target, platform.cpu_map, machine), only=only
         )
         judgements = (
             _expanded_again(moved, expansion, target),
             _realised(moved, expansion, target),
-            _seen(moved, original, target, smp, prediction, cpu_map),
+            _seen(moved, original, target, smp, prediction, platform.cpu_map),
         )
         context = moved.context
         judged.append(
@@ -172,7 +171,7 @@ def _expanded_again(cpu: ExplicitCpu, expansion: Expansion, target: Source) -> J
     return _judged(JUDGES[0], _property_differences(expansion, full, cpu))
 
 
-def _realised(cpu: ExplicitCpu, expansion: Expansion, target: QemuSource) -> Judgement:
+def _realised(cpu: ExplicitCpu, expansion: Expansion, target: Source) -> Judgement:
     try:
         realised = target.realise(cpu.context.machine, CpuModel(cpu.model, cpu.values))
     except SourceError as err:
@@ -227,7 +226,7 @@ def _cause(name: PropertyName, cpu: ExplicitCpu) -> str:
 def _seen(
     cpu: ExplicitCpu,
     original: GuestCpu,
-    target: QemuSource,
+    target: Source,
     smp: str,
     prediction: Prediction,
     cpu_map: CpuMap,

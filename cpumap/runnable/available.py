@@ -15,6 +15,7 @@ from cpumap.errors import SourceError
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.cpu_map.places import bits_of
 from cpumap.sources.machines import find_machine
+from cpumap.sources.platform import Platform
 from cpumap.sources.source import Source
 
 Kind = Literal["all", "match", "best"]
@@ -102,21 +103,15 @@ class Available:
     """
 
 
-def available(
-    source: Source,
-    cpu_map: CpuMap,
-    here: ThisMachine,
-    machine: str | None = None,
-    *,
-    options: bool = True,
-) -> Available:
-    """What can be enabled on this source under its machine type.
+def available(platform: Platform, here: ThisMachine, *, options: bool = True) -> Available:
+    """What can be enabled on this platform under its machine type.
 
     `here` is the machine the source runs on. With `options`, a KVM source that can be started with
     other options is asked under these as well. Errors: `SourceError`, also from a recording made
     under KVM, which holds no host.
     """
-    name = find_machine(source, machine).name
+    source, cpu_map = platform.source, platform.cpu_map
+    name = find_machine(source, platform.machine).name
     shown = _shown(source, name)
     features, refused = _features(source, name, shown) if source.makes_cpus else (shown, ())
     limit, breaches = _promise(source, name)

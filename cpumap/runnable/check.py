@@ -21,7 +21,7 @@ from cpumap.libvirt.cpu_map.places import bits_of
 from cpumap.libvirt.layout import COMMANDLINE
 from cpumap.pin.expand import ON, expand, requested_properties
 from cpumap.runnable.available import option_effects
-from cpumap.sources.machines import find_machine
+from cpumap.sources.platform import Platform
 from cpumap.sources.source import Source
 
 NOT_IN_MAX = frozenset({"ht", "kvm-hint-dedicated", "lmce", "topoext"})
@@ -88,14 +88,12 @@ class Checked:
 
 def check(
     request: CpuRequest,
-    source: Source,
-    cpu_map: CpuMap,
+    platform: Platform,
     *,
-    machine: str | None = None,
     host: DescribedHost | None = None,
     here: ThisMachine = UNKNOWN_MACHINE,
 ) -> Checked:
-    """Whether this source, or `host` with this source's QEMU, can run the CPU.
+    """Whether this platform, or `host` with its QEMU, can run the CPU.
 
     host-model, match='minimum' and optional features are resolved against `host` first, as libvirt
     does.
@@ -103,15 +101,17 @@ def check(
     for a model or machine type nobody knows, `InputError` for a recording without a host where one
     is needed, `SourceError`.
     """
+    source, cpu_map = platform.source, platform.cpu_map
     if host is None and source.accel == "kvm" and not source.own_host:
         raise InputError(
             f"{source.label} was recorded under KVM and holds no host: name one with --host"
         )
-    name = find_machine(source, machine or request.machine, request.where).name
+    name = platform.machine_for(request).name
+    platform = replace(platform, machine=name)
     context = Context(source.version, request.arch, name, source.accel)
     if host is not None:
         request = request_on(host, request, cpu_map, known_to(source, name))
-    known, unknown = _without_unknown(request, source, name, cpu_map)
+    known, unknown = _without_unknown(request, platform, name)
     if host is not None and request.mode in ("host-passthrough", "maximum"):
         asked = {
             cpu_map.property_of(f.name): f"policy {f.policy}"
@@ -124,20 +124,19 @@ def check(
             _on_host(host, dict.fromkeys(lacking_on(host, asked), ""), asked, cpu_map),
         )
     else:
-        found = _expanded(known, source, cpu_map, context, host, here)
+        found = _expanded(known, platform, context, host, here)
     missing = (*unknown, *found.missing)
-    return replace(
-        found, missing=missing, forbidden=_forbidden(known, source, context, cpu_map, host)
-    )
+    return replace(found, missing=missing, forbidden=_forbidden(known, platform, context, host))
 
 
 def _without_unknown(
-    request: CpuRequest, source: Source, machine: str, cpu_map: CpuMap
+    request: CpuRequest, platform: Platform, machine: str
 ) -> tuple[CpuRequest, tuple[Lack, ...]]:
     """The request less what this QEMU has no property for, and that as lacks: QEMU would not
     start with it.
     """
-    bare = source.expand(machine, CpuModel("base"), "full").keys() | {
+    cpu_map = platform.cpu_map
+    bare = platform.source.expand(machine, CpuModel("base"), "full").keys() | {
         "migratable",
         "host-cache-info",
     }
@@ -170,19 +169,19 @@ def _unknown(prop: Property, cpu_map: CpuMap) -> Lack:
 
 def _expanded(
     request: CpuRequest,
-    source: Source,
-    cpu_map: CpuMap,
+    platform: Platform,
     context: Context,
     host: DescribedHost | None,
     here: ThisMachine,
 ) -> Checked:
+    source, cpu_map = platform.source, platform.cpu_map
     try:
-        expansion, unproven = _expansion(request, source, cpu_map, context.machine)
+        expansion, unproven = _expansion(request, platform)
     except SourceError as err:
         if not source.makes_cpus:
             raise
         # A QEMU that does not run at all does not say what its models lack either.
-        missing = _of_definition(request, source, context.machine, cpu_map)
+        missing = _of_definition(request, platform, context.machine)
         origins = dict.fromkeys(missing, f"model {request.model}")
         found = lacks(missing, origins, context.accel, here, cpu_map)
         return Checked(context, request.model or request.mode or "", found, refused=str(err))
@@ -212,22 +211,23 @@ def _expanded(
     )
 
 
-def _expansion(
-    request: CpuRequest, source: Source, cpu_map: CpuMap, machine: str
-) -> tuple[Expansion, str]:
+def _expansion(request: CpuRequest, platform: Platform) -> tuple[Expansion, str]:
     """The expansion, and what nobody could try of it.
 
     A QEMU that runs makes no other CPU than its own, but says what is unavailable of each model,
     MSR bits too, and by its `max` what can be added to one.
     """
-    expansion = expand(request, source, cpu_map, machine=machine, must_realise=False)
+    expansion = expand(request, platform, must_realise=False)
+    source = platform.source
     if source.makes_cpus:
         return expansion, ""
     unproven = ""
     if not _is_shown(expansion):
         unproven = f"{source.label} makes no other CPU than its own: {UNTRIED}"
         expansion = replace(expansion, realised=expansion.full)
-    most = source.expand(machine, CpuModel("max", {PropertyName("migratable"): False}), "static")
+    most = source.expand(
+        expansion.context.machine, CpuModel("max", {PropertyName("migratable"): False}), "static"
+    )
     added = (p.name for p in expansion.asked if p.value is True and most.get(p.name) is False)
     missing = [
         *expansion.definition.unavailable,
@@ -256,12 +256,14 @@ def _nameless(bit: Bit, expansion: Expansion) -> Lack:
 
 
 def _of_definition(
-    request: CpuRequest, source: Source, machine: str, cpu_map: CpuMap
+    request: CpuRequest, platform: Platform, machine: str
 ) -> dict[PropertyName, str]:
     """What QEMU says, without making the CPU, that its model needs and does not get here."""
-    disabled = {cpu_map.property_of(f.name) for f in request.features if f.policy not in ON}
+    disabled = {
+        platform.cpu_map.property_of(f.name) for f in request.features if f.policy not in ON
+    }
     names = next(
-        (d.unavailable for d in source.definitions(machine) if d.name == request.model), ()
+        (d.unavailable for d in platform.source.definitions(machine) if d.name == request.model), ()
     )
     return {PropertyName(name): "" for name in names if name not in disabled}
 
@@ -339,16 +341,16 @@ def _depends(prop: PropertyName, expansion: Expansion, source: Source) -> bool:
 
 def _forbidden(
     request: CpuRequest,
-    source: Source,
+    platform: Platform,
     context: Context,
-    cpu_map: CpuMap,
     host: DescribedHost | None,
 ) -> tuple[Lack, ...]:
     wanted = [feature for feature in request.features if feature.policy == "forbid"]
     if not wanted:
         return ()
+    cpu_map = platform.cpu_map
     if host is None:
-        most = source.expand(context.machine, CpuModel("max"), "static")
+        most = platform.source.expand(context.machine, CpuModel("max"), "static")
         there = [
             feature for feature in wanted if most.get(cpu_map.property_of(feature.name)) is True
         ]

@@ -22,7 +22,7 @@ from cpumap.pin.expand import expand
 from cpumap.runnable.available import HOST_MODELS, available
 from cpumap.runnable.available_json import available_json
 from cpumap.runnable.check import Checked, check
-from cpumap.sources.machines import find_machine
+from cpumap.sources.platform import Platform
 from cpumap.sources.source import Source
 from cpumap.system.json_text import json_text
 
@@ -55,31 +55,24 @@ class Compared:
         }
 
 
-def own_host(
-    source: Source, cpu_map: CpuMap, here: ThisMachine = UNKNOWN_MACHINE, machine: str | None = None
-) -> DescribedHost:
+def own_host(platform: Platform, here: ThisMachine = UNKNOWN_MACHINE) -> DescribedHost:
     """The host that the source runs on, as its QEMU can use it: what any other machine would
     read of it.
     """
-    found = available(source, cpu_map, here, machine, options=False)
-    text = json_text("host", available_json(found, cpu_map))
-    return read_described(text.encode(), cpu_map, name=source.label)
+    found = available(platform, here, options=False)
+    text = json_text("host", available_json(found, platform.cpu_map))
+    return read_described(text.encode(), platform.cpu_map, name=platform.source.label)
 
 
-def compare_on(
-    source: Source,
-    host: DescribedHost,
-    request: CpuRequest,
-    cpu_map: CpuMap,
-    machine: str | None = None,
-) -> Compared:
+def compare_on(platform: Platform, host: DescribedHost, request: CpuRequest) -> Compared:
     """Whether the host can provide what this QEMU makes of the CPU under its machine type.
 
     The rules are those of `cpumap.libvirt.rules.compare`. Errors: as `check`.
     """
-    name = find_machine(source, machine or request.machine, request.where).name
-    resolved = request_on(host, request, cpu_map, known_to(source, name))
-    checked = check(resolved, source, cpu_map, machine=name, host=host)
+    name = platform.machine_for(request).name
+    platform = replace(platform, machine=name)
+    resolved = request_on(host, request, platform.cpu_map, known_to(platform.source, name))
+    checked = check(resolved, platform, host=host)
     if request.arch not in COMPATIBLE.get(host.cpu.arch, (host.cpu.arch,)):
         return Compared(
             name, "incompatible", f"CPU arch {request.arch} does not match host arch", checked
@@ -89,7 +82,7 @@ def compare_on(
         return Compared(name, "incompatible", reason, checked)
     if not checked.runnable:
         return Compared(name, "incompatible", _reason(checked), checked)
-    extra = tuple(_extra(source, host, resolved, cpu_map, name))
+    extra = tuple(_extra(platform, host, resolved))
     if extra and request.match == "strict":
         reason = f"Host CPU does not strictly match guest CPU: Extra features: {', '.join(extra)}"
         return Compared(name, "incompatible", reason, checked, extra)
@@ -97,20 +90,22 @@ def compare_on(
 
 
 def compare_all(
-    source: Source, host: DescribedHost, request: CpuRequest, cpu_map: CpuMap
+    platform: Platform, host: DescribedHost, request: CpuRequest
 ) -> tuple[Compared, ...]:
     """The comparison under every machine type of the source that it can be made under, in the
     source's order.
     """
     found: dict[str, Compared] = {}
-    for machine, stands_for in _tables(source):
+    for machine, stands_for in _tables(platform.source):
         if stands_for not in found:
             try:
-                found[stands_for] = compare_on(source, host, request, cpu_map, stands_for)
+                found[stands_for] = compare_on(replace(platform, machine=stands_for), host, request)
             except SourceError:
                 continue  # a machine type that this QEMU lists and does not start
         found[machine.name] = replace(found[stands_for], machine=machine.name)
-    return tuple(found[machine.name] for machine in source.machines() if machine.name in found)
+    return tuple(
+        found[machine.name] for machine in platform.source.machines() if machine.name in found
+    )
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
@@ -135,16 +130,14 @@ def _reason(checked: Checked) -> str:
     return f"Host CPU does not provide required features: {', '.join(lack.feature for lack in checked.missing)}"
 
 
-def _extra(
-    source: Source, host: DescribedHost, request: CpuRequest, cpu_map: CpuMap, machine: str
-) -> Iterator[PropertyName]:
+def _extra(platform: Platform, host: DescribedHost, request: CpuRequest) -> Iterator[PropertyName]:
     """What the host has beyond the CPU, less what the CPU says something of and what KVM makes
     of itself.
     """
     if request.mode in ("host-passthrough", "maximum"):
         return
-    expansion = expand(request, source, cpu_map, machine=machine)
-    named = {cpu_map.property_of(feature.name) for feature in request.features}
+    expansion = expand(request, platform)
+    named = {platform.cpu_map.property_of(feature.name) for feature in request.features}
     for name in sorted(host.properties - named):
         if (
             name in expansion.static
@@ -155,27 +148,25 @@ def _extra(
 
 
 def runnable_on_all(
-    source: Source,
-    hosts: Sequence[DescribedHost],
-    request: CpuRequest,
-    cpu_map: CpuMap,
-    machine: str | None = None,
+    platform: Platform, hosts: Sequence[DescribedHost], request: CpuRequest
 ) -> tuple[CpuRequest, tuple[str, ...]]:
     """The CPU that every host can run as this QEMU expands it, and the features that had to be
     disabled for that.
 
-    Each host is asked under `machine`, else under the machine type that its description is of,
+    Each host is asked under the platform's machine type, else under the machine type that its description is of,
     where this QEMU has it. QEMU's model of a name may have more than the CPU map's, and QEMU may
     lack a feature that the hosts have. Errors: `ResolveError` when a host cannot run it even so.
     """
     disabled: list[str] = []
-    known = {entry.name for entry in source.machines()}
+    known = {entry.name for entry in platform.source.machines()}
     places = [
-        (host, machine or (host.cpu.machine if host.cpu.machine in known else None))
+        (host, platform)
+        if platform.machine or host.cpu.machine not in known
+        else (host, replace(platform, machine=host.cpu.machine))
         for host in hosts
     ]
     for host, place in places:
-        lacking = check(request, source, cpu_map, machine=place, host=host).missing
+        lacking = check(request, place, host=host).missing
         names = [lack.feature for lack in lacking]
         disabled += names
         kept = tuple(feature for feature in request.features if feature.name not in names)
@@ -183,7 +174,7 @@ def runnable_on_all(
             request, features=(*kept, *(FeaturePolicy(name, "disable") for name in names))
         )
     for host, place in places:
-        checked = check(request, source, cpu_map, machine=place, host=host)
+        checked = check(request, place, host=host)
         if not checked.runnable:
             raise ResolveError(f"{host.name} cannot run the baseline: {_reason(checked)}")
     return request, tuple(disabled)

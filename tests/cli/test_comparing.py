@@ -22,6 +22,7 @@ from cpumap.hosts.described import DescribedHost
 from cpumap.libvirt.cpu_element import cpu_element
 from cpumap.libvirt.cpu_map.load import load_cpu_map
 from cpumap.runnable.compare import compare_all, compare_on, runnable_on_all, worst
+from cpumap.sources.platform import Platform
 from cpumap.sources.recorded import RecordedSource, find_recording
 
 CPU_MAP = load_cpu_map()
@@ -47,12 +48,17 @@ def _guest(model: str, *features: FeaturePolicy, match: Match | None = None) -> 
 @pytest.mark.parametrize("model", ["Haswell-v1", "EPYC-v1", "qemu64-v1", "Skylake-Server-v4"])
 def test_a_host_with_just_that_cpu_is_identical(model: str) -> None:
     assert (
-        compare_on(KVM, _host_with(model), _guest(model), CPU_MAP, MACHINE).verdict == "identical"
+        compare_on(Platform(KVM, CPU_MAP, MACHINE), _host_with(model), _guest(model)).verdict
+        == "identical"
     )
-    more = compare_on(KVM, _host_with(model, MACHINE, "sgx"), _guest(model), CPU_MAP, MACHINE)
+    more = compare_on(
+        Platform(KVM, CPU_MAP, MACHINE), _host_with(model, MACHINE, "sgx"), _guest(model)
+    )
     assert (more.verdict, more.extra) == ("superset", ("sgx",))
     strict = compare_on(
-        KVM, _host_with(model, MACHINE, "sgx"), _guest(model, match="strict"), CPU_MAP, MACHINE
+        Platform(KVM, CPU_MAP, MACHINE),
+        _host_with(model, MACHINE, "sgx"),
+        _guest(model, match="strict"),
     )
     assert (strict.verdict, "sgx" in strict.reason) == ("incompatible", True)
 
@@ -62,7 +68,9 @@ def test_the_verdict_is_that_of_the_machine_type() -> None:
     ones only.
     """
     host = _host_with("qemu64")
-    table = {one.machine: one for one in compare_all(KVM, host, _guest("qemu64"), CPU_MAP)}
+    table = {
+        one.machine: one for one in compare_all(Platform(KVM, CPU_MAP), host, _guest("qemu64"))
+    }
     assert table["pc-q35-7.2"].verdict == "identical"
     assert table["pc-i440fx-2.4"].verdict == "incompatible"
     assert "abm" in [lack.feature for lack in table["pc-i440fx-2.4"].checked.missing]
@@ -73,21 +81,23 @@ def test_policies_and_vendor() -> None:
     host = _host_with("Haswell-v1")
     without = FeaturePolicy(FeatureName("avx2"), "disable")
     assert (
-        compare_on(KVM, host, _guest("Haswell", without), CPU_MAP, MACHINE).verdict == "identical"
+        compare_on(Platform(KVM, CPU_MAP, MACHINE), host, _guest("Haswell", without)).verdict
+        == "identical"
     )
     forbidden = FeaturePolicy(FeatureName("avx2"), "forbid")
     assert (
         "forbidden features: avx2"
-        in compare_on(KVM, host, _guest("Haswell", forbidden), CPU_MAP, MACHINE).reason
+        in compare_on(Platform(KVM, CPU_MAP, MACHINE), host, _guest("Haswell", forbidden)).reason
     )
     optional = FeaturePolicy(FeatureName("sgx"), "optional")
     assert (
-        compare_on(KVM, host, _guest("Haswell", optional), CPU_MAP, MACHINE).verdict == "identical"
+        compare_on(Platform(KVM, CPU_MAP, MACHINE), host, _guest("Haswell", optional)).verdict
+        == "identical"
     )
     amd = CpuRequest(mode="custom", model="Haswell", vendor="AMD")
-    assert "vendor" in compare_on(KVM, host, amd, CPU_MAP, MACHINE).reason
+    assert "vendor" in compare_on(Platform(KVM, CPU_MAP, MACHINE), host, amd).reason
     other = CpuRequest(arch="aarch64", mode="custom", model="Haswell")
-    assert "arch" in compare_on(KVM, host, other, CPU_MAP, MACHINE).reason
+    assert "arch" in compare_on(Platform(KVM, CPU_MAP, MACHINE), host, other).reason
 
 
 def test_more_on_the_host_never_makes_it_worse() -> None:
@@ -100,13 +110,11 @@ def test_more_on_the_host_never_makes_it_worse() -> None:
     ]
     for _ in range(10):
         host, guest = dice.choice(models), dice.choice(models)
-        before = compare_on(KVM, _host_with(host), _guest(guest), CPU_MAP, MACHINE)
+        before = compare_on(Platform(KVM, CPU_MAP, MACHINE), _host_with(host), _guest(guest))
         after = compare_on(
-            KVM,
+            Platform(KVM, CPU_MAP, MACHINE),
             _host_with(host, MACHINE, *dice.sample(static, 20)),
             _guest(guest),
-            CPU_MAP,
-            MACHINE,
         )
         assert (
             worst([before.verdict, after.verdict]) == before.verdict
@@ -119,13 +127,16 @@ def test_more_on_the_host_never_makes_it_worse() -> None:
 
 def test_a_baseline_is_made_runnable_on_every_host() -> None:
     hosts = [_host_with("Haswell-v2"), _host_with("Broadwell-v1")]
-    request, disabled = runnable_on_all(KVM, hosts, _guest("Haswell"), CPU_MAP, MACHINE)
+    request, disabled = runnable_on_all(Platform(KVM, CPU_MAP, MACHINE), hosts, _guest("Haswell"))
     assert set(disabled) == {"hle", "rtm"}
     for host in hosts:
-        assert compare_on(KVM, host, request, CPU_MAP, MACHINE).verdict in ("identical", "superset")
+        assert compare_on(Platform(KVM, CPU_MAP, MACHINE), host, request).verdict in (
+            "identical",
+            "superset",
+        )
     with pytest.raises(ResolveError, match="cannot run the baseline"):
         forced = FeaturePolicy(FeatureName("avx"), "forbid")
-        runnable_on_all(KVM, hosts, _guest("pentium3", forced), CPU_MAP, MACHINE)
+        runnable_on_all(Platform(KVM, CPU_MAP, MACHINE), hosts, _guest("pentium3", forced))
 
 
 def test_worst() -> None:

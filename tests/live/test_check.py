@@ -37,6 +37,7 @@ from cpumap.sources.attached import AttachedSource
 from cpumap.sources.libvirt import GuestSource
 from cpumap.sources.live import QemuSource
 from cpumap.sources.machines import find_machine
+from cpumap.sources.platform import Platform
 from cpumap.system.json_text import json_text
 from tests.support.releases import RELEASES
 
@@ -122,7 +123,7 @@ def test_runnable_is_what_starts_with_enforce(qemu: Path, accel: Accel, kvm: Pat
         machine = find_machine(source, "q35").name
         unlike = []
         for name in _models(source, machine):
-            found = check(_request(name, accel), source, CPU_MAP, machine=machine)
+            found = check(_request(name, accel), Platform(source, CPU_MAP, machine))
             starts = _starts(source, machine, f"{name},enforce")
             if found.runnable != starts or found.enforce_fails == starts:
                 unlike.append(
@@ -146,7 +147,7 @@ def test_features_asked_for_count_too(qemu: Path, accel: Accel, kvm: Path) -> No
         machine = find_machine(source, None).name
         for name, expected in cases.items():
             policy = FeaturePolicy(FeatureName(name), "require")
-            found = check(_request("pentium3", accel, policy), source, CPU_MAP, machine=machine)
+            found = check(_request("pentium3", accel, policy), Platform(source, CPU_MAP, machine))
             starts = _starts(
                 source, machine, f"pentium3,{CPU_MAP.property_of(policy.name)}=on,enforce"
             )
@@ -165,7 +166,7 @@ def test_who_lacks_it(qemu: Path, kvm: Path, model: str) -> None:
     assert here.kernel is not None
     assert "apic" in here.kernel
     with QemuSource(qemu, "kvm", timeout=PATIENCE) as source:
-        found = check(_request(model, "kvm"), source, CPU_MAP, machine="q35", here=here)
+        found = check(_request(model, "kvm"), Platform(source, CPU_MAP, "q35"), here=here)
     assert found.missing
     for lack in found.missing:
         assert lack.words or found.refused, lack
@@ -187,7 +188,9 @@ def test_an_option_lacks_it(qemus: dict[str, Path], kvm: Path) -> None:
     for release in RELEASES[1:]:
         with QemuSource(qemus[release], "kvm", timeout=PATIENCE) as source:
             found = check(
-                _request("pentium3", "kvm", policy), source, CPU_MAP, here=this_machine(CPU_MAP)
+                _request("pentium3", "kvm", policy),
+                Platform(source, CPU_MAP),
+                here=this_machine(CPU_MAP),
             )
         assert [lack.who for lack in found.missing] == [
             "option (kernel-irqchip=split would give it)"
@@ -262,16 +265,16 @@ def test_a_qemu_that_runs_says_what_it_cannot_give(
         for text in ASKED if SAMPLE is None else random.Random(release).sample(ASKED, SAMPLE):
             request = replace(parse_request(text), accel=accel)
             told, made = (
-                check(request, one, CPU_MAP, machine=there.machine) for one in (there, source)
+                check(request, Platform(one, CPU_MAP, there.machine)) for one in (there, source)
             )
             named = [lack.property for lack in made.missing if lack.property]
             assert [lack.property for lack in told.missing] == named, text
             assert (told.runnable, told.optional) == (made.runnable, made.optional)
             assert "not tried: enforce itself" in told.unproven and not made.unproven
-        own = check(_request("pentium3", accel), there, CPU_MAP, machine=there.machine)
+        own = check(_request("pentium3", accel), Platform(there, CPU_MAP, there.machine))
         assert own.runnable and not own.unproven
         with pytest.raises(UnknownName, match="runs machine type"):
-            check(request, there, CPU_MAP, machine="isapc")
+            check(request, Platform(there, CPU_MAP, "isapc"))
 
 
 def test_bits_without_a_name(qemus: dict[str, Path], kvm: Path) -> None:
@@ -280,7 +283,7 @@ def test_bits_without_a_name(qemus: dict[str, Path], kvm: Path) -> None:
     """
     for release in ("5.2", "7.2"):
         with QemuSource(qemus[release], "kvm", timeout=PATIENCE) as source:
-            found = check(_request("Skylake-Server", "kvm"), source, CPU_MAP, machine="q35")
+            found = check(_request("Skylake-Server", "kvm"), Platform(source, CPU_MAP, "q35"))
             machine = found.context.machine
             words = warnings_of(source, machine, "Skylake-Server")
         unnamed = [lack for lack in found.missing if not lack.property]
@@ -312,7 +315,7 @@ def test_everything_that_is_available_starts_with_enforce(
     """
     with QemuSource(qemu, accel, timeout=PATIENCE) as source:
         machine = find_machine(source, "q35").name
-        found = available(source, CPU_MAP, this_machine(CPU_MAP), machine, options=False)
+        found = available(Platform(source, CPU_MAP, machine), this_machine(CPU_MAP), options=False)
         everything = ",".join(["base", *(f"+{name}" for name in sorted(found.features))])
         assert _starts(source, machine, f"{everything},enforce")
         best = ",".join([found.best.name, *(f"+{name}" for name in found.best.props)])
@@ -335,7 +338,7 @@ def test_host_is_all_or_says_why_not(qemu: Path, kvm: Path) -> None:
     """QEMU's promise is that `host` starts with enforce; where it does not, that is reported."""
     with QemuSource(qemu, "kvm", timeout=PATIENCE) as source:
         machine = find_machine(source, "q35").name
-        found = available(source, CPU_MAP, UNKNOWN_MACHINE, machine)
+        found = available(Platform(source, CPU_MAP, machine), UNKNOWN_MACHINE)
         kept = all(
             _starts(source, machine, f"host,migratable={value},enforce") for value in ("on", "off")
         )
@@ -356,15 +359,15 @@ def test_a_saved_host_is_as_good_as_being_there(
 ) -> None:
     """`check --host` of this machine, written down, agrees with `check` of its QEMU."""
     with QemuSource(qemus["7.2"], "kvm", timeout=PATIENCE) as source:
-        found = available(source, CPU_MAP, this_machine(CPU_MAP), "q35", options=False)
+        found = available(Platform(source, CPU_MAP, "q35"), this_machine(CPU_MAP), options=False)
         text = json_text("host", available_json(found, CPU_MAP))
         host = read_described(text.encode(), CPU_MAP, name="host.json")
         assert host.properties == listed(found, "all")
         for name in ("486", "pentium3", "qemu64", "EPYC", "Haswell-noTSX"):
             live = check(
-                _request(name, "kvm"), source, CPU_MAP, machine="q35", here=this_machine(CPU_MAP)
+                _request(name, "kvm"), Platform(source, CPU_MAP, "q35"), here=this_machine(CPU_MAP)
             )
-            there = check(_request(name, "kvm"), source, CPU_MAP, machine="q35", host=host)
+            there = check(_request(name, "kvm"), Platform(source, CPU_MAP, "q35"), host=host)
             named = {lack.property: lack.who for lack in live.missing if lack.property}
             assert {lack.property: lack.who for lack in there.missing} == {
                 prop: f"{who} (host.json)" for prop, who in named.items()

@@ -33,6 +33,7 @@ from cpumap.qemu.qmp import Session
 from cpumap.sources.attached import AttachedSource
 from cpumap.sources.libvirt import Hypervisor
 from cpumap.sources.live import QemuSource
+from cpumap.sources.platform import Platform
 from tests.support import libvirtd
 from tests.support.definitions import Case, model
 
@@ -183,7 +184,7 @@ class Host:
         """The explicit CPU of the document, and the document with it."""
         request = parse_request(document)
         source = self.source(request.emulator or "", request.accel)
-        cpu = explicit_cpu(request, source, load_cpu_map(), choices=Choices(pin=pin))
+        cpu = explicit_cpu(request, Platform(source, load_cpu_map()), choices=Choices(pin=pin))
         return cpu, write(cpu, libvirt_map(), document, Written("xml"), name="domain")
 
     def stored(self, document: bytes) -> bytes:

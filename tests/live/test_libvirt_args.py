@@ -21,6 +21,7 @@ from cpumap.libvirt.domain import parse_request
 from cpumap.libvirt.settings import ENLIGHTENMENTS, KVM_FEATURES
 from cpumap.pin.as_libvirt import libvirt_cpu_args
 from cpumap.sources.live import QemuSource
+from cpumap.sources.platform import Platform
 from cpumap.sources.source import Source
 
 if TYPE_CHECKING:
@@ -355,7 +356,7 @@ class Judge:
             key = (request.emulator or X86_64, request.accel)
             if key not in self.sources:
                 self.sources[key] = Remembering(*key)
-            return libvirt_cpu_args(request, self.cpu_map, self.sources[key])[1], ""
+            return libvirt_cpu_args(request, Platform(self.sources[key], self.cpu_map))[1], ""
         except CpumapError as err:
             return "", str(err).partition(": ")[2] if isinstance(
                 err, ResolveError | UnknownName

@@ -26,6 +26,7 @@ from cpumap.pin.expand import default_request, expand
 from cpumap.pin.resolve import resolve
 from cpumap.proof.guest import GuestCpu, differences, parse_records
 from cpumap.qemu.arguments import cpu_arguments
+from cpumap.sources.platform import Platform
 from cpumap.sources.recorded import RecordedSource, find_recording
 from tests.support.paths import TREE
 
@@ -63,7 +64,7 @@ def haswell(release: str) -> Haswell:
         RecordedSource(find_recording(name, "kvm")) for name in (RELEASES[0], release)
     )
     request = default_request(CpuModel("Haswell", LACKING), MACHINE, CpuRequest(accel="kvm"))
-    expansion = expand(request, source, cpu_map)
+    expansion = expand(request, Platform(source, cpu_map))
     cpu = resolve(request, expansion)
     moved = adapt(cpu, source, target)
     return Haswell(moved.cpu, predict(cpu, expansion.realised, moved, cpu_map, of_host=OF_HOST))

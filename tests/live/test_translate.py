@@ -20,6 +20,7 @@ from cpumap.pin.translate import explicit_cpu
 from cpumap.pin.write import explicit_arguments, readconfig
 from cpumap.qemu.qmp import Session
 from cpumap.sources.live import QemuSource
+from cpumap.sources.platform import Platform
 from cpumap.sources.recorded import RecordedSource, find_recording
 
 pytestmark = pytest.mark.live
@@ -47,7 +48,7 @@ def _explicit(
     model: str, machine: str, source: RecordedSource | QemuSource, choices: Choices
 ) -> ExplicitCpu:
     request = CpuRequest(accel="tcg", mode="custom", model=model, machine=machine)
-    return explicit_cpu(request, source, CPU_MAP, choices=choices)
+    return explicit_cpu(request, Platform(source, CPU_MAP), choices=choices)
 
 
 def _as_asked(cpu: ExplicitCpu) -> CpuModel:
@@ -147,7 +148,7 @@ def test_kvm_guest_starts_with_enforce(qemu: Path, kvm: Path) -> None:
         machine = next(m.name for m in live.machines() if m.alias == "q35")
         for name in ("qemu64", "Haswell", "EPYC"):
             request = CpuRequest(accel="kvm", mode="custom", model=name, machine=machine)
-            cpu = explicit_cpu(request, live, CPU_MAP)
+            cpu = explicit_cpu(request, Platform(live, CPU_MAP))
             assert cpu.enforce
             command = [
                 str(qemu),

@@ -21,6 +21,7 @@ from cpumap.pin.expand import default_request, expand
 from cpumap.pin.resolve import Choices, resolve
 from cpumap.proof.verify import JUDGES, Place, Report, verify
 from cpumap.sources.live import QemuSource
+from cpumap.sources.platform import Platform
 
 pytestmark = pytest.mark.live
 
@@ -43,7 +44,7 @@ def ends(source: QemuSource) -> tuple[str, str]:
 def explicit(
     source: QemuSource, machine: str, request: CpuRequest, cpu_map: CpuMap
 ) -> tuple[ExplicitCpu, Expansion]:
-    expansion = expand(request, source, cpu_map, machine=machine)
+    expansion = expand(request, Platform(source, cpu_map, machine))
     return resolve(request, expansion), expansion
 
 
@@ -64,7 +65,7 @@ def test_one_qemu_holds_between_its_oldest_and_newest_machine_type(
         oldest, newest = ends(source)
         for here, there in ((oldest, newest), (newest, oldest)):
             cpu, expansion = explicit(source, here, requested(model, source), cpu_map)
-            report = verify(cpu, expansion, source, [(source, there)], cpu_map)
+            report = verify(cpu, expansion, Platform(source, cpu_map), [(source, there)])
             assert report.holds, report.as_json()
 
 
@@ -75,7 +76,7 @@ def test_another_qemu_differs_as_predicted(
     with QemuSource(qemus[pair[0]]) as source, QemuSource(qemus[pair[1]]) as target:
         for model in MODELS:
             cpu, expansion = explicit(source, ends(source)[1], requested(model, source), cpu_map)
-            report = verify(cpu, expansion, source, [(target, ends(target)[1])], cpu_map)
+            report = verify(cpu, expansion, Platform(source, cpu_map), [(target, ends(target)[1])])
             assert not seen(report), report.as_json()
 
 
@@ -83,7 +84,7 @@ def test_under_kvm(qemu: Path, kvm: Path, cpu_map: CpuMap) -> None:
     with QemuSource(qemu, "kvm") as source:
         oldest, newest = ends(source)
         cpu, expansion = explicit(source, oldest, requested("EPYC-v1", source), cpu_map)
-        report = verify(cpu, expansion, source, [(source, newest)], cpu_map)
+        report = verify(cpu, expansion, Platform(source, cpu_map), [(source, newest)])
     assert report.holds, report.as_json()
 
 
@@ -95,7 +96,7 @@ def test_a_compact_cpu_holds_and_is_shorter(
         oldest, newest = ends(source)
         cpu, expansion = explicit(source, oldest, requested("Haswell", source), cpu_map)
         only = changing_properties(cpu, [source])
-        report = verify(cpu, expansion, source, [(source, newest)], cpu_map, only=only)
+        report = verify(cpu, expansion, Platform(source, cpu_map), [(source, newest)], only=only)
         short = resolve(cpu.request, expansion, Choices(only=only))
     assert report.holds, report.as_json()
     assert 0 < len(short.properties) < len(cpu.properties) / 4
@@ -108,7 +109,7 @@ def test_a_topology_holds(qemu: Path, topology: Topology, cpu_map: CpuMap) -> No
         asked = CpuRequest(accel="tcg", topology=topology)
         request = default_request(CpuModel("Haswell"), None, asked)
         cpu, expansion = explicit(source, oldest, request, cpu_map)
-        report = verify(cpu, expansion, source, [(source, newest)], cpu_map)
+        report = verify(cpu, expansion, Platform(source, cpu_map), [(source, newest)])
     assert report.holds, report.as_json()
 
 
@@ -122,9 +123,8 @@ def test_a_bare_model_does_not_hold(qemus: Mapping[str, Path], cpu_map: CpuMap) 
         report = verify(
             cpu,
             expansion,
-            source,
+            Platform(source, cpu_map),
             [(source, newest)],
-            cpu_map,
             only=frozenset({PropertyName("lm")}),
         )
     place = report.places[0]
@@ -161,5 +161,5 @@ def test_what_several_vcpus_read_elsewhere_is_predicted(
         )[1]
         request = default_request(CpuModel(model), None, CpuRequest(accel="tcg", topology=topology))
         cpu, expansion = explicit(source, machine, request, cpu_map)
-        report = verify(cpu, expansion, source, [(target, machine)], cpu_map)
+        report = verify(cpu, expansion, Platform(source, cpu_map), [(target, machine)])
     assert report.places[0].as_predicted, report.as_json()

@@ -26,6 +26,7 @@ from cpumap.proof.diff import diff
 from cpumap.proof.difference import REALIZE, bit_names, bits_of, guest_differences, meanings
 from cpumap.proof.guest import GuestCpu
 from cpumap.qemu.arguments import smp_option
+from cpumap.sources.platform import Platform
 from cpumap.sources.recorded import RecordedSource, find_recording
 from cpumap.system.data import data_path
 
@@ -51,7 +52,7 @@ def explicit(
     source: RecordedSource, model: str, machine: str, cpu_map: CpuMap
 ) -> tuple[ExplicitCpu, Expansion]:
     request = default_request(CpuModel(model), machine, CpuRequest(accel="tcg"))
-    expansion = expand(request, source, cpu_map)
+    expansion = expand(request, Platform(source, cpu_map))
     return resolve(request, expansion), expansion
 
 
@@ -116,7 +117,7 @@ def test_leaf_0xd_of_tcg(
     old: RecordedSource, new: RecordedSource, cpu_map: CpuMap, model: str, ebx: int | None
 ) -> None:
     cpu, expansion = explicit(old, model, "pc-q35-5.2", cpu_map)
-    _, prediction = hold(cpu, expansion, old, new, cpu_map, machine="pc-q35-7.2")
+    _, prediction = hold(cpu, expansion, old, Platform(new, cpu_map, "pc-q35-7.2"))
     wanted = {"d.1.ebx": ebx} if ebx else {}
     assert predicted(prediction) == wanted
     assert prediction.unknown == () and prediction.holds is (ebx is None)
@@ -124,7 +125,7 @@ def test_leaf_0xd_of_tcg(
 
 def test_one_release_predicts_nothing(new: RecordedSource, cpu_map: CpuMap) -> None:
     cpu, expansion = explicit(new, "EPYC", "pc-q35-2.4", cpu_map)
-    _, prediction = hold(cpu, expansion, new, new, cpu_map, machine="pc-q35-7.2")
+    _, prediction = hold(cpu, expansion, new, Platform(new, cpu_map, "pc-q35-7.2"))
     assert prediction.holds
 
 
@@ -168,7 +169,9 @@ def test_a_feature_in_an_msr_that_the_other_qemu_does_not_have(cpu_map: CpuMap) 
     newer, older = (RecordedSource(find_recording(release, "kvm")) for release in ("11.1", "10.0"))
     cpu, expansion = explicit(newer, "SapphireRapids-v7", "pc-q35-10.0", cpu_map)
     msrs = [
-        d for d in hold(cpu, expansion, newer, older, cpu_map)[1].differences if d.register == "msr"
+        d
+        for d in hold(cpu, expansion, newer, Platform(older, cpu_map))[1].differences
+        if d.register == "msr"
     ]
     assert [(d.leaf, d.xor, d.cause) for d in msrs] == [
         (0x10A, 1 << 62, "QEMU 10.0 has no feature its-no")
@@ -221,7 +224,7 @@ def test_caches_that_no_property_describes(
     new: RecordedSource, old: RecordedSource, cpu_map: CpuMap
 ) -> None:
     cpu, expansion = explicit(new, "EPYC-Milan-v1", "pc-q35-7.2", cpu_map)
-    _, prediction = hold(cpu, expansion, new, old, cpu_map, machine="pc-q35-5.2")
+    _, prediction = hold(cpu, expansion, new, Platform(old, cpu_map, "pc-q35-5.2"))
     found = predicted(prediction)
     assert "8000001d.0.ebx" in found and "80000006.0.ecx" in found
     causes = {d.cause for d in prediction.differences if d.leaf == 0x80000006}

@@ -27,6 +27,7 @@ from cpumap.pin.translate import translate
 from cpumap.runnable.available import Available, OptionEffect, available, listed
 from cpumap.runnable.available_json import available_json
 from cpumap.runnable.check import Checked, check
+from cpumap.sources.platform import Platform
 from cpumap.sources.recorded import RecordedSource, find_recording
 from cpumap.system.json_text import json_text
 from tests.support.cpuid_words import data_of
@@ -76,7 +77,7 @@ def _checked(
     request = CpuRequest(
         accel="kvm" if host else "tcg", mode="custom", model=model, features=features, **asked
     )
-    return check(request, KVM if host else TCG, CPU_MAP, machine=MACHINE, host=host)
+    return check(request, Platform(KVM if host else TCG, CPU_MAP, MACHINE), host=host)
 
 
 def test_tcg_says_what_it_lacks_of_a_model() -> None:
@@ -151,7 +152,7 @@ def test_a_feature_that_this_qemu_has_no_property_for() -> None:
 
 def test_a_recording_under_kvm_needs_a_host() -> None:
     with pytest.raises(InputError, match="name one with --host"):
-        check(CpuRequest(mode="custom", model="EPYC"), KVM, CPU_MAP, machine=MACHINE)
+        check(CpuRequest(mode="custom", model="EPYC"), Platform(KVM, CPU_MAP, MACHINE))
 
 
 def test_who_lacks_it_on_another_host() -> None:
@@ -214,7 +215,7 @@ def test_described_hosts() -> None:
     passthrough = CpuRequest(mode="host-passthrough", features=(_feature("rtm"),))
     assert [
         lack.feature
-        for lack in check(passthrough, KVM, CPU_MAP, machine=MACHINE, host=_described()).missing
+        for lack in check(passthrough, Platform(KVM, CPU_MAP, MACHINE), host=_described()).missing
     ] == ["rtm"]
 
 
@@ -404,7 +405,7 @@ def test_what_tcg_can_enable() -> None:
     """From a recording: nothing that it lacks, all that its `max` has, and the best model is
     made of just that.
     """
-    found = available(TCG, CPU_MAP, UNKNOWN_MACHINE, MACHINE)
+    found = available(Platform(TCG, CPU_MAP, MACHINE), UNKNOWN_MACHINE)
     most = TCG.expand(MACHINE, CpuModel("max"), "static")
     assert {name for name, value in most.items() if value is True} <= found.features
     asked = CpuModel("base", dict.fromkeys(sorted(found.features), True))
@@ -416,7 +417,7 @@ def test_what_tcg_can_enable() -> None:
 
 
 def test_the_best_model_needs_the_fewest_additions() -> None:
-    found = available(TCG, CPU_MAP, UNKNOWN_MACHINE, MACHINE)
+    found = available(Platform(TCG, CPU_MAP, MACHINE), UNKNOWN_MACHINE)
     for name, lacking in found.models.items():
         own = {
             n for n, value in TCG.expand(MACHINE, CpuModel(name), "static").items() if value is True

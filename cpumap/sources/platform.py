@@ -1,0 +1,26 @@
+"""What a guest's CPU is looked at on: a source, the CPU map, a machine type."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cpumap.cpu.expansion import Machine
+from cpumap.cpu.request import CpuRequest
+from cpumap.libvirt.cpu_map.map import CpuMap
+from cpumap.sources.machines import find_machine
+from cpumap.sources.source import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """Who is asked for a CPU, and in which names: every question needs all of it."""
+
+    source: Source
+    cpu_map: CpuMap
+    """By which libvirt's names become those of the source's QEMU."""
+    machine: str | None = None
+    """The machine type, whatever the request says; None: the request's own."""
+
+    def machine_for(self, request: CpuRequest) -> Machine:
+        """The machine type that the request is looked at under. Errors: `UnknownName`."""
+        return find_machine(self.source, self.machine or request.machine, request.where)
