@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, NewType
 
 from cpumap.cpu.frozen import Frozen
+from cpumap.cpu.origin import UNSAID, Origin
 
 FeatureName = NewType("FeatureName", str)
 """A CPU feature as libvirt spells it (`pclmuldq`)."""
@@ -34,10 +35,8 @@ model.
 
 
 class Property(Frozen):
-    """One CPU property, and where its value comes from ("model Haswell-v1", "policy disable",
-    "hyperv", …).
-    """
+    """One CPU property, and where its value comes from."""
 
     name: PropertyName
     value: Value
-    origin: str = ""
+    origin: Origin = UNSAID

@@ -280,13 +280,13 @@ class _Causes:
         ):
             return EDITED
         for prop in (now, old):
-            if prop is not None and "unavailable here" in prop.origin:
+            if prop is not None and prop.origin.unavailable:
                 return f"host: {prop.origin}"
         for cause, values in self._steps:
             if values.get(name, False) == (old.value if old is not None else False):
                 return cause
-        if now is not None and now.origin.startswith("policy"):
-            return now.origin
+        if now is not None and now.origin.kind == "policy":
+            return str(now.origin)
         return self._rest
 
 

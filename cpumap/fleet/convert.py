@@ -256,7 +256,9 @@ def question_key(request: CpuRequest) -> Key:
     """What the answer depends on, in tuples: a key is compared for every document."""
     features = tuple((feature.name, feature.policy) for feature in request.features)
     topology = request.topology and request.topology.kind
-    settings = tuple((prop.name, prop.value, prop.origin) for prop in request.settings)
+    settings = tuple(
+        (prop.name, prop.value, prop.origin.kind, prop.origin.detail) for prop in request.settings
+    )
     return _COUNTED(request), topology, features, settings
 
 

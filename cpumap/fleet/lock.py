@@ -12,6 +12,7 @@ from cpumap.arch.x86.cpuid import LeafId, Registers
 from cpumap.cpu.expansion import Context, CpuModel
 from cpumap.cpu.explicit import ExplicitCpu
 from cpumap.cpu.names import Property, PropertyName, Value
+from cpumap.cpu.origin import UNSAID, read_origin
 from cpumap.cpu.request import Cache, CpuRequest, FeaturePolicy, MaxPhysAddr, machine_topology
 from cpumap.cpu.topology import Topology
 from cpumap.errors import InputError
@@ -119,19 +120,27 @@ def lock_text(lock: Lock) -> str:
 def _cpu_json(cpu: LockedCpu) -> dict[str, Any]:
     origins: dict[str, list[str]] = {}
     for prop in cpu.properties:
-        origins.setdefault(prop.origin, []).append(prop.name)
+        origins.setdefault(str(prop.origin), []).append(prop.name)
     return {
         "context": asdict(cpu.context),
         "model": cpu.model,
         "request": {
             name: value
-            for name, value in asdict(cpu.request).items()
+            for name, value in _request_json(cpu.request).items()
             if value not in (None, (), [], "")
         },
         "properties": dict(cpu.values),
         "origins": origins,
         **({"guest": _guest_json(cpu.guest)} if cpu.guest else {}),
     }
+
+
+def _request_json(request: CpuRequest) -> dict[str, Any]:
+    settings = [
+        {"name": setting.name, "value": setting.value, "origin": str(setting.origin)}
+        for setting in request.settings
+    ]
+    return {**asdict(request), "settings": settings}
 
 
 def _guest_json(guest: GuestCpu) -> dict[str, Any]:
@@ -171,9 +180,12 @@ def read_lock(path: Path) -> Lock:
 
 
 def _cpu_of(stored: Mapping[str, Any]) -> LockedCpu:
-    origins = {name: origin for origin, names in stored["origins"].items() for name in names}
+    origins = {
+        name: read_origin(words) for words, names in stored["origins"].items() for name in names
+    }
     properties = tuple(
-        Property(PropertyName(n), v, origins.get(n, "")) for n, v in stored["properties"].items()
+        Property(PropertyName(n), v, origins.get(n, UNSAID))
+        for n, v in stored["properties"].items()
     )
     guest = _guest_of(stored["guest"]) if "guest" in stored else None
     return LockedCpu(
@@ -208,7 +220,10 @@ def _request_of(stored: Mapping[str, Any]) -> CpuRequest:
     kinds = {"cache": Cache, "maxphysaddr": MaxPhysAddr, "topology": Topology}
     fields: dict[str, Any] = {n: kinds[n](**v) if n in kinds else v for n, v in stored.items()}
     fields["features"] = tuple(FeaturePolicy(**feature) for feature in stored.get("features", ()))
-    fields["settings"] = tuple(Property(**setting) for setting in stored.get("settings", ()))
+    fields["settings"] = tuple(
+        Property(**{**setting, "origin": read_origin(setting.get("origin", ""))})
+        for setting in stored.get("settings", ())
+    )
     return CpuRequest(**fields)
 
 
@@ -233,6 +248,4 @@ def feature_names(cpu_map: CpuMap) -> frozenset[PropertyName]:
 
 def depends_on_defaults(cpu: LockedCpu | ExplicitCpu) -> bool:
     """Whether anything of the CPU is there because a model, a machine type or QEMU has it so."""
-    return any(
-        prop.origin.startswith(("model ", "machine type ", "realised")) for prop in cpu.properties
-    )
+    return any(prop.origin.kind in ("model", "machine type", "realised") for prop in cpu.properties)

@@ -245,7 +245,7 @@ def _cpu_sheet(cpu: LockedCpu, cpu_map: CpuMap) -> dict[str, Any]:
         "accel": context.accel,
         "defaults": depends_on_defaults(cpu),
         "properties": [
-            [p.name, _text(p.value), p.origin, feature_place(p.name, cpu_map)]
+            [p.name, _text(p.value), str(p.origin), feature_place(p.name, cpu_map)]
             for p in cpu.properties
         ],
     }

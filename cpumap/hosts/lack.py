@@ -9,6 +9,7 @@ from typing import Any
 from cpumap.cpu.bits import Bits, MsrBits, bits_json, place
 from cpumap.cpu.host import ThisMachine
 from cpumap.cpu.names import Accel, FeatureName, PropertyName
+from cpumap.cpu.origin import UNSAID, Origin
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.cpu_map.places import bits_of
 
@@ -50,7 +51,7 @@ class Lack:
     """Who does not have it, as far as can be told: `host CPU`, `kernel (KVM)`, `QEMU`, `option`,
     …
     """
-    origin: str
+    origin: Origin
     """What asked for it: `model EPYC-v1`, `policy require`, …"""
     words: str = ""
     """QEMU's own words for the bit, where a QEMU was asked."""
@@ -91,7 +92,7 @@ def lack_json(lack: Lack) -> dict[str, Any]:
         "property": lack.property,
         "bits": [bits_json(bits) for bits in lack.bits],
         "lacking": lack.who,
-        "origin": lack.origin,
+        "origin": str(lack.origin),
         "words": lack.words,
     }
 
@@ -99,12 +100,12 @@ def lack_json(lack: Lack) -> dict[str, Any]:
 def lack_text(lack: Lack) -> list[str]:
     """A lack as columns: feature, who, place, why."""
     where = lack.words or " and ".join(place(bits) for bits in lack.bits) or "-"
-    return [lack.feature or "(no name)", lack.who, where, lack.origin]
+    return [lack.feature or "(no name)", lack.who, where, str(lack.origin)]
 
 
 def lacks(
     lacking: Mapping[PropertyName, str],
-    origins: Mapping[PropertyName, str],
+    origins: Mapping[PropertyName, Origin],
     accel: Accel,
     machine: ThisMachine,
     cpu_map: CpuMap,
@@ -114,5 +115,7 @@ def lacks(
     for prop, words in lacking.items():
         bits = bits_of(prop, cpu_map)
         who = who_lacks(prop, bits, accel, machine, cpu_map)
-        found.append(Lack(prop, cpu_map.feature_of(prop), bits, who, origins.get(prop, ""), words))
+        found.append(
+            Lack(prop, cpu_map.feature_of(prop), bits, who, origins.get(prop, UNSAID), words)
+        )
     return tuple(sorted(found, key=lambda lack: lack.feature))

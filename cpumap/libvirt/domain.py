@@ -12,6 +12,7 @@ from os import PathLike
 from typing import Any, get_args
 
 from cpumap.cpu.names import Accel, FeatureName, Property, PropertyName
+from cpumap.cpu.origin import origin
 from cpumap.cpu.request import (
     Cache,
     Check,
@@ -25,7 +26,7 @@ from cpumap.cpu.request import (
 )
 from cpumap.cpu.topology import Topology
 from cpumap.errors import DomainError
-from cpumap.libvirt.layout import COMMANDLINE, QEMU_NAMESPACE, WRAPPERS
+from cpumap.libvirt.layout import QEMU_NAMESPACE, WRAPPERS
 from cpumap.libvirt.settings import domain_settings
 from cpumap.qemu.cpu_option import cpu_globals, parse_cpu_option
 from cpumap.system.xml_document import Document, c_integer, first_child, read_input
@@ -179,7 +180,7 @@ def _with_commandline(document: Document, commandline: Any, request: CpuRequest)
         if key not in said and (
             generic or request.model in (None, driver.removesuffix("-cpu").rpartition("-")[0])
         ):
-            settings[key] = Property(PropertyName(key), value, COMMANDLINE)
+            settings[key] = Property(PropertyName(key), value, origin("qemu:commandline"))
     return replace(request, settings=(*request.settings, *settings.values()))
 
 

@@ -17,9 +17,6 @@ from cpumap.system.xml_document import Document, first_child
 QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
 
 
-COMMANDLINE = "qemu:commandline"
-
-
 WRAPPERS = ("domstatus", "domainsnapshot", "domaincheckpoint")
 """Elements libvirt stores a `<domain>` in: a running guest's status, a snapshot, a checkpoint."""
 

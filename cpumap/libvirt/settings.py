@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cpumap.cpu.names import Property, PropertyName, Value
+from cpumap.cpu.origin import origin
 from cpumap.system.xml_document import ULLONG_MAX, Document, first_child
 
 TIMERS = ("platform", "pit", "rtc", "hpet", "tsc", "kvmclock", "hypervclock", "armvtimer")
@@ -73,8 +74,8 @@ def domain_settings(document: Document, domain: Any) -> tuple[Property, ...]:
     )
 
 
-def _property(name: str, value: Value, origin: str) -> Property:
-    return Property(PropertyName(name), value, origin)
+def _property(name: str, value: Value, element: str) -> Property:
+    return Property(PropertyName(name), value, origin("element", element))
 
 
 def _all(parent: Any, tag: str) -> list[Any]:
@@ -141,12 +142,12 @@ def _hyperv(document: Document, elements: list[Any]) -> Iterator[Property]:
 
 
 def _enlightenment(document: Document, element: Any) -> Iterator[Property]:
-    origin = f"hyperv {element.tag}"
-    yield _property(ENLIGHTENMENTS[element.tag], _enlightenment_value(document, element), origin)
+    where = f"hyperv {element.tag}"
+    yield _property(ENLIGHTENMENTS[element.tag], _enlightenment_value(document, element), where)
     for child, name in ENLIGHTENMENT_EXTRAS.get(element.tag, {}).items():
         extra = element.find(child)
         if extra is not None and document.switch(extra, "state", required=True):
-            yield _property(name, True, f"{origin} {child}")
+            yield _property(name, True, f"{where} {child}")
 
 
 def _enlightenment_value(document: Document, element: Any) -> Value:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from cpumap.cpu.expansion import Context, CpuModel
 from cpumap.cpu.explicit import ExplicitCpu
 from cpumap.cpu.names import PER_INSTANCE, Property, PropertyName, Value
+from cpumap.cpu.origin import Origin, origin
 from cpumap.pin.resolve import NOT_NAMED, ONLY_OF_HOST_MODELS, canonical_names, is_refused
 from cpumap.sources.machines import find_machine
 from cpumap.sources.source import Source
@@ -65,7 +66,7 @@ def adapt(cpu: ExplicitCpu, source: Source, target: Source, machine: str | None 
     }
     if kept.get(LEGACY_CACHE, _NOTHING).value is False and not has_cache_table(target, model):
         kept[LEGACY_CACHE] = Property(
-            LEGACY_CACHE, True, f"{model} has no cache table in QEMU {release(target)}"
+            LEGACY_CACHE, True, Origin("no cache table", model, release(target))
         )
     named = {**kept, **added}
     static = target.expand(place.name, CpuModel(model), "static")
@@ -128,9 +129,9 @@ def _target_properties(
     found = {}
     for name in canonical_names(full, static) - PER_INSTANCE - ONLY_OF_HOST_MODELS - NOT_NAMED:
         if name in static and isinstance(static[name], bool):
-            found[name] = Property(name, False, f"not in QEMU {release(source)}")
+            found[name] = Property(name, False, origin("not in QEMU", release(source)))
         else:
-            found[name] = Property(name, full[name], f"as on {era}")
+            found[name] = Property(name, full[name], origin("as on", era))
     return found
 
 

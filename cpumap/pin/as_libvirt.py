@@ -14,8 +14,7 @@ from cpumap.cpu.names import FeatureName, Property, Value
 from cpumap.cpu.request import CpuRequest
 from cpumap.errors import ResolveError, UnknownName
 from cpumap.libvirt.cpu_map.map import CpuMap
-from cpumap.libvirt.layout import COMMANDLINE
-from cpumap.pin.expand import DEFAULT_MODELS
+from cpumap.pin.expand import DEFAULT_MODELS, OUTSIDE_CPU_OPTION
 from cpumap.sources.platform import Platform
 
 HOST_MODES = {"host-passthrough": "host", "maximum": "max"}
@@ -46,10 +45,10 @@ def libvirt_cpu_args(request: CpuRequest, platform: Platform) -> tuple[str, ...]
     pieces += [
         _text(setting)
         for setting in request.settings
-        if setting.origin not in ("-global", COMMANDLINE)
+        if setting.origin.kind not in OUTSIDE_CPU_OPTION
     ]
     pieces += [*_cache_pieces(request), *_phys_bits_pieces(request)]
-    beside = [setting for setting in request.settings if setting.origin == "-global"]
+    beside = [setting for setting in request.settings if setting.origin.kind == "-global"]
     return ("-cpu", ",".join(pieces), *_globals(request, beside))
 
 

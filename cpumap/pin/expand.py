@@ -9,10 +9,10 @@ from dataclasses import replace
 
 from cpumap.cpu.expansion import Context, CpuModel, Definition, Expansion, Machine, Realised
 from cpumap.cpu.names import Property, PropertyName, Value
+from cpumap.cpu.origin import OPTIONAL, Kind, origin
 from cpumap.cpu.request import CpuRequest, FeaturePolicy
 from cpumap.errors import CannotRealise, ResolveError, UnknownName
 from cpumap.libvirt.cpu_map.map import CpuMap
-from cpumap.libvirt.layout import COMMANDLINE
 from cpumap.libvirt.words import removed_features
 from cpumap.sources.platform import Platform
 from cpumap.sources.source import Source
@@ -20,7 +20,7 @@ from cpumap.sources.source import Source
 ON = frozenset({"force", "require", "optional"})
 
 
-OUTSIDE_CPU_OPTION = frozenset({"-global", COMMANDLINE})
+OUTSIDE_CPU_OPTION: frozenset[Kind] = frozenset({"-global", "qemu:commandline"})
 """Origins of settings that QEMU is given beside `-cpu`."""
 
 
@@ -77,20 +77,22 @@ def requested_properties(request: CpuRequest, cpu_map: CpuMap) -> Iterable[Prope
 
     As in QEMU, what is set by `-global` gives way to everything that stands in `-cpu`.
     """
-    outside = [setting for setting in request.settings if setting.origin in OUTSIDE_CPU_OPTION]
+    outside = [setting for setting in request.settings if setting.origin.kind in OUTSIDE_CPU_OPTION]
     yield from outside
     if request.vendor_id:
-        yield Property(PropertyName("vendor"), request.vendor_id, "vendor_id")
+        yield Property(PropertyName("vendor"), request.vendor_id, origin("element", "vendor_id"))
     if request.migratable is not None:
-        yield Property(PropertyName("migratable"), request.migratable, "migratable")
+        yield Property(
+            PropertyName("migratable"), request.migratable, origin("element", "migratable")
+        )
     if request.by_libvirt and request.mode == "custom" and request.model:
         for name in removed_features(request.model):
-            yield Property(
-                cpu_map.property_of(name), False, "libvirt, which has removed it from the model"
-            )
+            yield Property(cpu_map.property_of(name), False, origin("removed by libvirt"))
     for feature in request.features:
         yield Property(
-            cpu_map.property_of(feature.name), feature.policy in ON, f"policy {feature.policy}"
+            cpu_map.property_of(feature.name),
+            feature.policy in ON,
+            origin("policy", feature.policy),
         )
     yield from (setting for setting in request.settings if setting not in outside)
     yield from _cache(request)
@@ -100,14 +102,13 @@ def requested_properties(request: CpuRequest, cpu_map: CpuMap) -> Iterable[Prope
 def _cache(request: CpuRequest) -> Iterable[Property]:
     if request.cache is None:
         return
+    said = origin("element", f"cache {request.cache.mode}")
     host = request.mode in ("host-passthrough", "maximum")
     if request.cache.mode == "passthrough":
-        yield Property(PropertyName("host-cache-info"), True, "cache passthrough")
+        yield Property(PropertyName("host-cache-info"), True, said)
     elif host:
-        yield Property(PropertyName("host-cache-info"), False, f"cache {request.cache.mode}")
-    yield Property(
-        PropertyName("l3-cache"), request.cache.mode == "emulate", f"cache {request.cache.mode}"
-    )
+        yield Property(PropertyName("host-cache-info"), False, said)
+    yield Property(PropertyName("l3-cache"), request.cache.mode == "emulate", said)
 
 
 def _phys_bits(request: CpuRequest) -> Iterable[Property]:
@@ -115,11 +116,19 @@ def _phys_bits(request: CpuRequest) -> Iterable[Property]:
     if wanted is None:
         return
     if wanted.mode == "passthrough":
-        yield Property(PropertyName("host-phys-bits"), True, "maxphysaddr passthrough")
+        yield Property(
+            PropertyName("host-phys-bits"), True, origin("element", "maxphysaddr passthrough")
+        )
         if wanted.limit is not None:
-            yield Property(PropertyName("host-phys-bits-limit"), wanted.limit, "maxphysaddr limit")
+            yield Property(
+                PropertyName("host-phys-bits-limit"),
+                wanted.limit,
+                origin("element", "maxphysaddr limit"),
+            )
     elif wanted.bits is not None:
-        yield Property(PropertyName("phys-bits"), wanted.bits, "maxphysaddr emulate")
+        yield Property(
+            PropertyName("phys-bits"), wanted.bits, origin("element", "maxphysaddr emulate")
+        )
 
 
 def _model(
@@ -170,21 +179,21 @@ def _compiled(
     while parent and parent not in definitions:
         parent = cpu_map.model(parent).base
     below = cpu_map.model(parent).features if parent else frozenset()
-    origin = f"CPU map model {name}"
+    there = origin("CPU map model", name)
     found = [
-        Property(cpu_map.property_of(feature), True, origin)
+        Property(cpu_map.property_of(feature), True, there)
         for feature in sorted(model.features - below)
     ]
     found += [
-        Property(cpu_map.property_of(feature), False, origin)
+        Property(cpu_map.property_of(feature), False, there)
         for feature in sorted(below - model.features)
     ]
     if model.vendor and model.vendor in cpu_map.vendors:
-        found.append(Property(PropertyName("vendor"), cpu_map.vendors[model.vendor].string, origin))
+        found.append(Property(PropertyName("vendor"), cpu_map.vendors[model.vendor].string, there))
     for signature in model.signatures[:1]:
         stepping = min(signature.steppings) if signature.steppings else 0
         numbers = {"family": signature.family, "model": signature.model, "stepping": stepping}
-        found += [Property(PropertyName(key), number, origin) for key, number in numbers.items()]
+        found += [Property(PropertyName(key), number, there) for key, number in numbers.items()]
     return parent or "base", found
 
 
@@ -209,7 +218,7 @@ def _known(
     for prop in {prop.name: prop for prop in asked}.values():
         if prop.name in bare:
             yield replace(prop, value=_typed(prop.value, bare[prop.name]))
-        elif prop.value is not False and prop.origin != "policy optional":
+        elif prop.value is not False and prop.origin != OPTIONAL:
             line = policies[prop.name].line if prop.name in policies else 0
             where = f"{request.where.rpartition(':')[0]}:{line}" if line else request.where
             raise UnknownName(
@@ -232,7 +241,7 @@ def default_request(
     model: CpuModel, machine: str | None, request: CpuRequest | None = None
 ) -> CpuRequest:
     """A request for just this model, for commands that take a model name and no domain."""
-    settings = tuple(Property(name, value, "-cpu") for name, value in model.props.items())
+    settings = tuple(Property(name, value, origin("-cpu")) for name, value in model.props.items())
     return replace(
         request or CpuRequest(), machine=machine, mode="custom", model=model.name, settings=settings
     )

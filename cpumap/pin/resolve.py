@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from typing import Literal
 
 from cpumap.cpu.expansion import Expansion
 from cpumap.cpu.explicit import ExplicitCpu
 from cpumap.cpu.frozen import Frozen
 from cpumap.cpu.names import PER_INSTANCE, Property, PropertyName, Value
+from cpumap.cpu.origin import OPTIONAL, REQUIRED, Origin, origin
 from cpumap.cpu.request import CpuRequest
 from cpumap.errors import ResolveError
 
@@ -57,7 +59,7 @@ _LBR_FMT_UNSET = 0x3F
 _LEAF_OF_DIES = 0x1F
 
 
-OF_DIES = "topology dies"
+OF_DIES = origin("topology", "dies")
 """The origin of a level that is not the model's own: QEMU realises one vCPU before it knows of
 dies.
 """
@@ -87,8 +89,8 @@ class _Named:
         self.properties: dict[PropertyName, Property] = {}
         self.notes: list[str] = []
 
-    def put(self, name: PropertyName, value: Value, origin: str) -> None:
-        self.properties[name] = Property(name, value, origin)
+    def put(self, name: PropertyName, value: Value, where: Origin) -> None:
+        self.properties[name] = Property(name, value, where)
 
 
 def resolve(
@@ -130,12 +132,7 @@ def _qemu_arch(expansion: Expansion) -> str:
 def _chosen(named: _Named, expansion: Expansion, choices: Choices) -> Iterable[Property]:
     asked = {prop.name for prop in expansion.asked}
     for name, prop in sorted(named.properties.items()):
-        if (
-            choices.only is None
-            or name in choices.only
-            or name in asked
-            or "unavailable" in prop.origin
-        ):
+        if choices.only is None or name in choices.only or name in asked or prop.origin.unavailable:
             yield prop
 
 
@@ -183,19 +180,16 @@ def is_refused(name: PropertyName, value: Value, realised: Mapping[PropertyName,
     return name in _EMPTY_UNLESS_SET and value == _EMPTY_UNLESS_SET[name]
 
 
-def _origin(name: PropertyName, expansion: Expansion) -> str:
+def _origin(name: PropertyName, expansion: Expansion) -> Origin:
     for prop in expansion.asked:
         if prop.name == name:
-            return (
-                prop.origin
-                if prop.value == expansion.realised[name]
-                else f"{prop.origin}, and what it depends on"
-            )
+            as_asked = prop.value == expansion.realised[name]
+            return prop.origin if as_asked else replace(prop.origin, depends=True)
     if expansion.realised[name] != expansion.full.get(name):
-        return "realised"
+        return origin("realised")
     if name in expansion.static:
-        return f"model {expansion.model.name}"
-    return f"machine type {expansion.context.machine}"
+        return origin("model", expansion.model.name)
+    return origin("machine type", expansion.context.machine)
 
 
 def _raise_level(request: CpuRequest, named: _Named) -> None:
@@ -240,16 +234,15 @@ def _judge_unavailable(
         for name, words in expansion.unavailable.items()
         if name in named.properties
     }
-    required = [words for name, words in lacking.items() if asked.get(name) == "policy require"]
+    required = [words for name, words in lacking.items() if asked.get(name) == REQUIRED]
     if required and not keep:
         raise ResolveError(
             f"{request.where}: required but not available here: {', '.join(required)}"
         )
     for name in lacking:
-        if asked.get(name) == "policy optional":
-            named.put(name, False, "policy optional, unavailable here")
-        elif not keep:
-            named.put(name, False, f"{asked.get(name, _origin(name, expansion))}, unavailable here")
+        if not keep or asked.get(name) == OPTIONAL:
+            wished = asked.get(name) or _origin(name, expansion)
+            named.put(name, False, replace(wished, unavailable=True))
     if lacking and keep:
         named.notes.append(
             f"{expansion.context.accel} cannot give {', '.join(sorted(lacking))}: enforce is left "

@@ -190,7 +190,7 @@ def explicit_json(cpu: ExplicitCpu, cpu_map: CpuMap, style: Style = "plus") -> d
             {
                 "name": prop.name,
                 "value": prop.value,
-                "origin": prop.origin,
+                "origin": str(prop.origin),
                 **_feature_name(cpu, prop, cpu_map),
             }
             for prop in cpu.properties

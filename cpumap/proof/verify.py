@@ -220,7 +220,7 @@ def _property_differences(
 
 def _cause(name: PropertyName, cpu: ExplicitCpu) -> str:
     named = {prop.name: prop for prop in cpu.properties}.get(name)
-    return named.origin if named else f"not named: as on {cpu.context.machine}"
+    return str(named.origin) if named else f"not named: as on {cpu.context.machine}"
 
 
 def _seen(

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator
 
 from cpumap.cpu.names import Accel, Property, PropertyName, Value
+from cpumap.cpu.origin import origin
 from cpumap.cpu.request import CpuRequest, Mode
 from cpumap.errors import DomainError
 
@@ -55,11 +56,11 @@ def parse_cpu_option(text: str, *, name: str = "<stdin>", line: int = 1) -> CpuR
             f"neither XML nor a -cpu string: '{model[:40]}' is no CPU model name", where
         )
     properties = {
-        key: Property(PropertyName(key), value, "-global")
+        key: Property(PropertyName(key), value, origin("-global"))
         for _, key, value in cpu_globals(options["-global"], where)
     }
     properties |= {
-        key: Property(PropertyName(key), value, "-cpu")
+        key: Property(PropertyName(key), value, origin("-cpu"))
         for key, value in _pieces(pieces, where).items()
     }
     mode = MODES.get(model, "custom")

@@ -12,14 +12,14 @@ from cpumap.cpu.bits import Bit, CpuidBits, place
 from cpumap.cpu.expansion import Context, CpuModel, Expansion
 from cpumap.cpu.host import UNKNOWN_MACHINE, HostCpu, ThisMachine
 from cpumap.cpu.names import FeatureName, Property, PropertyName
+from cpumap.cpu.origin import OPTIONAL, Origin, origin
 from cpumap.cpu.request import CpuRequest, FeaturePolicy
 from cpumap.errors import InputError, SourceError
 from cpumap.hosts.described import DescribedHost, asked_of, known_to, lacking_on, request_on
 from cpumap.hosts.lack import HOST, OPTION, QEMU, Lack, lack_json, lacks, who_lacks_nameless
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.cpu_map.places import bits_of
-from cpumap.libvirt.layout import COMMANDLINE
-from cpumap.pin.expand import ON, expand, requested_properties
+from cpumap.pin.expand import ON, OUTSIDE_CPU_OPTION, expand, requested_properties
 from cpumap.runnable.available import option_effects
 from cpumap.sources.platform import Platform
 from cpumap.sources.source import Source
@@ -114,7 +114,7 @@ def check(
     known, unknown = _without_unknown(request, platform, name)
     if host is not None and request.mode in ("host-passthrough", "maximum"):
         asked = {
-            cpu_map.property_of(f.name): f"policy {f.policy}"
+            cpu_map.property_of(f.name): origin("policy", f.policy)
             for f in known.features
             if f.policy in ON
         }
@@ -148,7 +148,7 @@ def _without_unknown(
     gone = {prop.name for prop in asked}
     features = tuple(f for f in request.features if cpu_map.property_of(f.name) not in gone)
     settings = tuple(prop for prop in request.settings if prop.name not in gone)
-    found = tuple(_unknown(prop, cpu_map) for prop in asked if prop.origin != "policy optional")
+    found = tuple(_unknown(prop, cpu_map) for prop in asked if prop.origin != OPTIONAL)
     return replace(request, features=features, settings=settings), found
 
 
@@ -156,9 +156,9 @@ def _is_somebodys(prop: Property, cpu_map: CpuMap) -> bool:
     """Whether the name is one that libvirt has; any other is a mistake of whoever wrote it,
     which `expand` refuses.
     """
-    if prop.origin.startswith("policy "):
+    if prop.origin.kind == "policy":
         return cpu_map.feature_of(prop.name) in cpu_map.features
-    return prop.origin not in ("-cpu", "-global", COMMANDLINE)
+    return prop.origin.kind not in ("-cpu", *OUTSIDE_CPU_OPTION)
 
 
 def _unknown(prop: Property, cpu_map: CpuMap) -> Lack:
@@ -182,7 +182,7 @@ def _expanded(
             raise
         # A QEMU that does not run at all does not say what its models lack either.
         missing = _of_definition(request, platform, context.machine)
-        origins = dict.fromkeys(missing, f"model {request.model}")
+        origins = dict.fromkeys(missing, origin("model", request.model or ""))
         found = lacks(missing, origins, context.accel, here, cpu_map)
         return Checked(context, request.model or request.mode or "", found, refused=str(err))
     origins = _origins(expansion)
@@ -191,7 +191,7 @@ def _expanded(
     else:
         missing = {PropertyName(name): words for name, words in expansion.unavailable.items()}
         nameless = [_nameless(bit, expansion) for bit in expansion.nameless]
-    optional = tuple(sorted(name for name in missing if origins.get(name) == "policy optional"))
+    optional = tuple(sorted(name for name in missing if origins.get(name) == OPTIONAL))
     missing = {name: words for name, words in missing.items() if name not in optional}
     found = (
         _on_host(host, missing, origins, cpu_map)
@@ -251,8 +251,14 @@ def _nameless(bit: Bit, expansion: Expansion) -> Lack:
     leaf, subleaf, register, number = bit
     bits = CpuidBits(leaf, subleaf, register, 1 << number)
     who = who_lacks_nameless(expansion.context.accel)
-    origin = f"model {expansion.model.name}"
-    return Lack(PropertyName(""), FeatureName(""), (bits,), who, origin, place(bits))
+    return Lack(
+        PropertyName(""),
+        FeatureName(""),
+        (bits,),
+        who,
+        origin("model", expansion.model.name),
+        place(bits),
+    )
 
 
 def _of_definition(
@@ -268,9 +274,10 @@ def _of_definition(
     return {PropertyName(name): "" for name in names if name not in disabled}
 
 
-def _origins(expansion: Expansion) -> dict[PropertyName, str]:
+def _origins(expansion: Expansion) -> dict[PropertyName, Origin]:
+    own = origin("model", expansion.model.name)
     asked = {prop.name: prop.origin for prop in expansion.asked}
-    return {name: asked.get(name, f"model {expansion.model.name}") for name in expansion.realised}
+    return {name: asked.get(name, own) for name in expansion.realised}
 
 
 def _by_option(found: tuple[Lack, ...], source: Source, machine: str) -> tuple[Lack, ...]:
@@ -293,7 +300,7 @@ def _by_option(found: tuple[Lack, ...], source: Source, machine: str) -> tuple[L
 def _on_host(
     host: DescribedHost,
     missing: Mapping[PropertyName, str],
-    origins: Mapping[PropertyName, str],
+    origins: Mapping[PropertyName, Origin],
     cpu_map: CpuMap,
 ) -> tuple[Lack, ...]:
     """The lacks, put down to CPU, kernel, QEMU or an option of that host as far as its
@@ -316,7 +323,7 @@ def _left_out(
     """Features asked for that QEMU leaves out since something that they depend on is off."""
     found = []
     for prop in expansion.asked:
-        is_feature = prop.name in expansion.static and prop.origin != "policy optional"
+        is_feature = prop.name in expansion.static and prop.origin != OPTIONAL
         if (
             is_feature
             and prop.value is True
@@ -361,4 +368,4 @@ def _forbidden(
 
 def _forbidden_lack(feature: FeaturePolicy, cpu_map: CpuMap) -> Lack:
     prop = cpu_map.property_of(feature.name)
-    return Lack(prop, feature.name, bits_of(prop, cpu_map), "nobody", "policy forbid")
+    return Lack(prop, feature.name, bits_of(prop, cpu_map), "nobody", origin("policy", "forbid"))

@@ -429,7 +429,7 @@ for tag, name in ENLIGHTENMENTS.items():
 def test_settings(inside: str) -> None:
     request = parse_request(domain(inside))
     assert [
-        (setting.name, setting.value, setting.origin) for setting in request.settings
+        (setting.name, setting.value, str(setting.origin)) for setting in request.settings
     ] == SETTINGS[inside]
 
 
@@ -572,7 +572,7 @@ def test_the_guests_own_globals() -> None:
             )
         )
     )
-    assert [(setting.name, setting.value, setting.origin) for setting in request.settings] == [
+    assert [(setting.name, setting.value, str(setting.origin)) for setting in request.settings] == [
         ("pmu", True, "pmu"),
         ("model-id", "a, b", "qemu:commandline"),
         ("xlevel", 2, "qemu:commandline"),

@@ -17,6 +17,7 @@ from cpumap.cpu.bits import CpuidBits, MsrBits, place, qemu_words
 from cpumap.cpu.expansion import Context, CpuModel
 from cpumap.cpu.host import UNKNOWN_MACHINE, ThisMachine
 from cpumap.cpu.names import FeatureName, Property, PropertyName
+from cpumap.cpu.origin import origin
 from cpumap.cpu.request import CpuRequest, FeaturePolicy, Policy
 from cpumap.errors import InputError, SourceError, UnknownName
 from cpumap.hosts.described import DescribedHost, read_described, request_on
@@ -94,7 +95,7 @@ def test_tcg_says_what_it_lacks_of_a_model() -> None:
     }
     rtm = next(lack for lack in found.missing if lack.feature == "rtm")
     assert rtm.bits == (CpuidBits(7, 0, "ebx", 1 << 11),)
-    assert (rtm.who, rtm.words, rtm.origin) == (
+    assert (rtm.who, rtm.words, str(rtm.origin)) == (
         "QEMU (tcg)",
         "CPUID.07H:EBX.rtm [bit 11]",
         "model Haswell-v1",
@@ -110,12 +111,12 @@ def test_a_model_without_what_is_lacking_is_runnable() -> None:
 
 def test_policies() -> None:
     assert _checked("pentium3").runnable
-    assert [lack.origin for lack in _checked("pentium3", _feature("rtm")).missing] == [
+    assert [str(lack.origin) for lack in _checked("pentium3", _feature("rtm")).missing] == [
         "policy require"
     ]
-    assert [lack.origin for lack in _checked("pentium3", _feature("rtm", "force")).missing] == [
-        "policy force"
-    ]
+    assert [
+        str(lack.origin) for lack in _checked("pentium3", _feature("rtm", "force")).missing
+    ] == ["policy force"]
     left_out = _checked("pentium3", _feature("rtm", "optional"))
     assert (left_out.runnable, left_out.optional) == (True, ("rtm",))
     forbidden = _checked("pentium3", _feature("avx", "forbid"))
@@ -141,11 +142,12 @@ def test_a_feature_that_this_qemu_has_no_property_for() -> None:
     with pytest.raises(UnknownName, match="nosuch"):
         _checked("pentium3", _feature("nosuch"))
     with pytest.raises(UnknownName, match="nosuch"):
-        _checked("pentium3", settings=(Property(PropertyName("nosuch"), True, "-cpu"),))
+        _checked("pentium3", settings=(Property(PropertyName("nosuch"), True, origin("-cpu")),))
     enlightened = _checked(
-        "pentium3", settings=(Property(PropertyName("hv-nosuch"), True, "hyperv"),)
+        "pentium3",
+        settings=(Property(PropertyName("hv-nosuch"), True, origin("element", "hyperv")),),
     )
-    assert [(lack.property, lack.origin) for lack in enlightened.missing] == [
+    assert [(lack.property, str(lack.origin)) for lack in enlightened.missing] == [
         ("hv-nosuch", "hyperv")
     ]
 
