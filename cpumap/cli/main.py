@@ -6,8 +6,8 @@ import argparse
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from types import FrameType
 from typing import NamedTuple
@@ -67,16 +67,36 @@ exit codes:
 """
 
 
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """argparse's own, which imports four compression libraries to learn a terminal's width, and
+    for every argument asks anew.
+    """
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+
+def _columns() -> int:
+    """The width of the terminal, as `shutil.get_terminal_size` finds it."""
+    told = os.environ.get("COLUMNS", "")
+    if told.isdecimal() and int(told):
+        return int(told)
+    with suppress(ValueError, OSError):
+        if sys.__stdout__ is not None:
+            return os.get_terminal_size(sys.__stdout__.fileno()).columns or 80
+    return 80
+
+
 def parser(only: str | None = None) -> argparse.ArgumentParser:
-    """The argument parser; with `only`, just that command is filled in, so that no other is
-    imported.
+    """The argument parser; with `only`, it knows just that command, so that no other is imported
+    or described. With an empty `only` it knows their names.
     """
     top = argparse.ArgumentParser(
         prog="cpumap",
         description="Translates libvirt CPU definitions into explicit QEMU CPUs, and proves that "
         "they hold.",
         epilog=EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Formatter,
     )
     top.add_argument("--version", action=_Version, nargs=0, help="the version of cpumap")
     top.add_argument(
@@ -86,15 +106,16 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
         help="completion for bash, zsh, … to be sourced",
     )
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, command in COMMANDS.items():
+    for name in (only,) if only else COMMANDS:
+        summary = COMMANDS[name].summary
         sub = commands.add_parser(
             name,
-            help=command.summary,
-            description=command.summary[0].upper() + command.summary[1:] + ".",
+            help=summary,
+            description=summary[0].upper() + summary[1:] + ".",
             epilog=EXIT_CODES,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_Formatter,
         )
-        if only is None or only == name:
+        if only != "":
             _function(name, "add")(sub)
     return top
 
@@ -134,12 +155,12 @@ def _terminated(number: int, frame: FrameType | None) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line; the exit code, as documented in `--help`."""
-    if threading.current_thread() is threading.main_thread():
+    with suppress(ValueError):  # signals are the main thread's
         signal.signal(signal.SIGTERM, _terminated)
     words = list(sys.argv[1:] if argv is None else argv)
-    named = next((word for word in words if word in COMMANDS), None)
+    named = words[0] if words and words[0] in COMMANDS else ""
     try:
-        arguments = parser(named or "").parse_args(words)
+        arguments = parser(named).parse_args(words)
         code = _function(arguments.command, "run")(arguments)
         sys.stdout.flush()
         return code

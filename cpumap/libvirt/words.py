@@ -8,9 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cpumap.cpu.frozen import Frozen
 from cpumap.cpu.names import FeatureName
-from cpumap.libvirt.cpu_map.load import load_cpu_map
-from cpumap.libvirt.cpu_map.map import CpuMap
+from cpumap.libvirt.cpu_map.entries import Feature, Model, Vendor
+from cpumap.libvirt.cpu_map.load import cpu_map_at, load_cpu_map
+from cpumap.libvirt.cpu_map.map import CpuMap, Definitions
 from cpumap.system.data import data_path
 
 INSTALLED = Path("/usr/share/libvirt/cpu_map")
@@ -35,12 +37,28 @@ def libvirt_map(path: Path | str | None = None, arch: str = "x86_64") -> CpuMap:
     if path is not None:
         return load_cpu_map(path, arch)
     if (INSTALLED / "index.xml").is_file():
-        return load_cpu_map(INSTALLED, arch)
+        return cpu_map_at(INSTALLED, arch)
     shipped = load_cpu_map(None, arch)
-    known = frozenset(FeatureName(name) for name in _oldest()["features"])
-    return replace(
-        shipped, aliases={name: others for name, others in shipped.aliases.items() if name in known}
-    )
+    return replace(shipped, definitions=_KnownToOldest(shipped.definitions))
+
+
+class _KnownToOldest(Frozen):
+    """What a map defines, and of its names those that the oldest libvirt knows."""
+
+    whole: Definitions
+
+    def aliases(self) -> Mapping[FeatureName, tuple[str, ...]]:
+        known = frozenset(_oldest()["features"])
+        return {name: others for name, others in self.whole.aliases().items() if name in known}
+
+    def vendors(self) -> Mapping[str, Vendor]:
+        return self.whole.vendors()
+
+    def features(self) -> Mapping[FeatureName, Feature]:
+        return self.whole.features()
+
+    def models(self) -> Mapping[str, Model]:
+        return self.whole.models()
 
 
 def removed_features(model: str) -> tuple[FeatureName, ...]:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from cpumap.cpu.expansion import Machine
+from cpumap.cpu.frozen import Frozen
 from cpumap.cpu.request import CpuRequest
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.sources.machines import find_machine
 from cpumap.sources.source import Source
 
 
-@dataclass(frozen=True, slots=True)
-class Platform:
+class Platform(Frozen):
     """Who is asked for a CPU, and in which names: every question needs all of it."""
 
     source: Source

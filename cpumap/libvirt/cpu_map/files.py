@@ -27,13 +27,23 @@ _PLACES = (b"<cpuid", b"<msr", b"<alias")
 
 
 class MapFile(Frozen):
-    """One file of a map of one architecture; it is parsed once, when that is first needed."""
+    """One file of a map of one architecture; read and parsed once, when that is first needed."""
 
     path: Path
-    content: bytes
     arch: str
     section: bool = False
     """Whether its definitions stand inside an `<arch>`, as in an index.xml or a cpu_map.xml."""
+    included_at: str = ""
+    """`file:line` of the `<include>` that names it."""
+
+    @cached_property
+    def content(self) -> bytes:
+        """The bytes of the file. Raises `CpuMapError`."""
+        try:
+            return read_input(self.path)
+        except InputError as err:
+            message = f"cannot include {err}" if self.included_at else str(err)
+            raise CpuMapError(message, self.included_at) from err
 
     @cached_property
     def parsed(self) -> tuple[Document, Any]:
@@ -56,11 +66,20 @@ class MapFile(Frozen):
 
 
 def map_files(path: Path, arch: str) -> tuple[MapFile, ...]:
-    """The files of the map at `path`, its index first. Errors as `MapFile.parsed` has them."""
+    """The files of the map at `path`, its index first, which alone is read. Errors as
+    `MapFile.parsed` has them.
+    """
     index = path / "index.xml" if path.is_dir() else path
-    first = MapFile(index, _content(index), arch, section=True)
+    first = MapFile(index, arch, section=True)
     document, section = first.parsed
-    included = (_included(include, document, first) for include in section.iter("include"))
+    included = [
+        MapFile(
+            index.parent / named(include, document, "filename"),
+            arch,
+            included_at=document.where(include),
+        )
+        for include in section.iter("include")
+    ]
     return (first, *included)
 
 
@@ -100,18 +119,3 @@ def spellings(feature: Any) -> Iterator[tuple[str, str]]:
     """The other names of a feature, each with who uses it."""
     for alias in feature.iterchildren("alias"):
         yield alias.get("name", ""), alias.get("source", "qemu")
-
-
-def _included(include: Any, document: Document, index: MapFile) -> MapFile:
-    path = index.path.parent / named(include, document, "filename")
-    try:
-        return MapFile(path, _content(path), index.arch)
-    except CpuMapError as err:
-        raise document.error(include, f"cannot include {err}") from err
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return read_input(path)
-    except InputError as err:
-        raise CpuMapError(str(err)) from err

@@ -18,7 +18,15 @@ class FileDefinitions(Frozen):
 
     path: Path
     files: tuple[MapFile, ...]
-    names: tuple[FeatureName, ...]
+
+    def aliases(self) -> Mapping[FeatureName, tuple[str, ...]]:
+        """Every feature's name in the files, and QEMU's other spellings of it."""
+        return {
+            FeatureName(named(element, document)): tuple(
+                [name for name, source in spellings(element) if source == "qemu"]
+            )
+            for document, element in feature_elements(self.files)
+        }
 
     def vendors(self) -> Mapping[str, Vendor]:
         """Every vendor in the files."""
@@ -36,25 +44,27 @@ class FileDefinitions(Frozen):
         """Every model in the files."""
         from cpumap.libvirt.cpu_map.models import Known, read_models
 
-        known = Known(self.path, frozenset(self.names), self.vendors().keys())
+        known = Known(self.path, self.aliases().keys(), self.vendors().keys())
         return read_models(self.files, known)
 
 
 def load_cpu_map(path: Path | str | None = None, arch: str = "x86_64") -> CpuMap:
     """The CPU map of a directory with an index.xml, or of one XML file; None: the shipped map.
 
-    Nothing but the names of features is read yet. Raises `CpuMapError` for a map that cannot be
-    read, `UnknownName` for an architecture it does not have.
+    Of a map that is given, the names of its features are read at once, so that whoever names it
+    hears when it is none. Raises `CpuMapError` for a map that cannot be read, `UnknownName` for an
+    architecture it does not have.
     """
-    place = Path(path) if path is not None else shipped_cpu_map()
-    files = map_files(place, arch)
-    aliases = {
-        FeatureName(named(element, document)): tuple(
-            name for name, source in spellings(element) if source == "qemu"
-        )
-        for document, element in feature_elements(files)
-    }
-    return CpuMap(arch, place, aliases, FileDefinitions(place, files, tuple(aliases)))
+    if path is None:
+        return cpu_map_at(shipped_cpu_map(), arch)
+    given = cpu_map_at(Path(path), arch)
+    given.aliases.keys()  # read now
+    return given
+
+
+def cpu_map_at(place: Path, arch: str = "x86_64") -> CpuMap:
+    """The CPU map there, of which nothing but its index is read yet. Raises as `load_cpu_map`."""
+    return CpuMap(arch, place, FileDefinitions(place, map_files(place, arch)))
 
 
 def shipped_cpu_map() -> Path:

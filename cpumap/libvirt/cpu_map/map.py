@@ -26,6 +26,9 @@ _UNDERSCORED = tuple(FeatureName(name) for name in ("kvm_pv_eoi", "kvm_pv_unhalt
 class Definitions(Protocol):
     """What a map's files define; each kind is read when it is asked for. Raises `CpuMapError`."""
 
+    def aliases(self) -> Mapping[FeatureName, tuple[str, ...]]:
+        """Every feature's name, in the map's order, and QEMU's other spellings of it."""
+
     def vendors(self) -> Mapping[str, Vendor]:
         """Every vendor by libvirt's name."""
 
@@ -39,15 +42,18 @@ class Definitions(Protocol):
 class CpuMap(Frozen):
     """Vendors, features and models of one architecture.
 
-    Only the names are looked at when a map is loaded, which is all that most work needs; the rest
-    is read when it is first asked for, and what is wrong with it raises `CpuMapError` then.
+    Everything is read when it is first asked for: most work needs the names of features at most.
+    What is wrong with it raises `CpuMapError` then.
     """
 
     arch: str
     path: Path
-    aliases: Mapping[FeatureName, tuple[str, ...]]
-    """Every feature's name, and QEMU's other spellings of it."""
     definitions: Definitions
+
+    @cached_property
+    def aliases(self) -> Mapping[FeatureName, tuple[str, ...]]:
+        """Every feature's name, in the map's order, and QEMU's other spellings of it."""
+        return self.definitions.aliases()
 
     @cached_property
     def vendors(self) -> Mapping[str, Vendor]:
