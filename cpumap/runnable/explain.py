@@ -1,243 +1,115 @@
-"""What a feature is, where it sits, which models have it since when, and what taking it away
-costs.
-"""
+"""All that a text names, explained: features, CPU models, machine types, and what to do."""
 
 from __future__ import annotations
 
-import re
-import tomllib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from cpumap.cpu.bits import bits_json
-from cpumap.cpu.names import Accel, FeatureName, PropertyName
-from cpumap.errors import UnknownName
-from cpumap.libvirt.cpu_map.entries import Alias, Feature
+from cpumap.cpu.names import Accel
 from cpumap.libvirt.cpu_map.map import CpuMap
-from cpumap.sources.recorded import RecordedSource, recordings
-from cpumap.system.data import data_path
-
-_MESSAGE = re.compile(
-    r"(?P<kind>missing|extra|forbidden|required) "
-    r"features?:\s*(?P<names>[\w.-]+(?:\s*,\s*[\w.-]+)*)",
-    re.IGNORECASE,
+from cpumap.runnable.explain_feature import Explained, explain_feature
+from cpumap.runnable.explain_names import (
+    ExplainedMachine,
+    ExplainedModel,
+    explain_machine,
+    explain_model,
 )
-"""libvirt: "… missing features: a,b,extra features: c", "Host CPU does not provide required
-features: a, b".
-"""
-
-
-_MACHINES = ("pc-i440fx-", "pc-q35-")
-"""The versioned machine types; i440fx goes back further, and shows the same CPUs as q35 of its
-release.
-"""
+from cpumap.runnable.lookup import Known, known_to
+from cpumap.runnable.messages import Advice, Mention, read_messages
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """The models of one QEMU that have a feature."""
+class Explanation:
+    """What a text names, and what its messages say beside."""
 
-    release: str
-    everywhere: tuple[str, ...]
-    """Under every machine type."""
-    since: Mapping[str, str]
-    """Under the machine type of this name and newer ones only."""
-    until: Mapping[str, str]
-    """Under the machine type of this name and older ones only."""
+    features: tuple[Explained, ...] = ()
+    models: tuple[ExplainedModel, ...] = ()
+    machines: tuple[ExplainedMachine, ...] = ()
+    stories: tuple[Advice, ...] = ()
+    """Messages that name nothing, but say something."""
+    linux: tuple[str, ...] = ()
+    """Flags of Linux's own, which are no features of a guest's CPU."""
+    unknown: tuple[str, ...] = ()
+    """Names that nobody knows, and bits that have none."""
 
-
-@dataclass(frozen=True, slots=True)
-class Explained:
-    """One feature."""
-
-    feature: Feature
-    property: PropertyName
-    asked_as: str
-    kind: str = ""
-    """What libvirt's message says of it: missing, extra, forbidden; empty where it was only
-    named.
-    """
-    meaning: str = ""
-    manual: str = ""
-    former: tuple[str, ...] = ()
-    releases: tuple[str, ...] = ()
-    """The recorded QEMUs that know it."""
-    unknown_to: tuple[str, ...] = ()
-    """The recorded QEMUs that do not."""
-    held: tuple[Held, ...] = ()
-    dependants: tuple[PropertyName, ...] = ()
-    """Features that QEMU switches off with it."""
-    needs: tuple[PropertyName, ...] = ()
-    """Features without which QEMU switches it off."""
-    map_models: tuple[str, ...] = ()
-    """Models of the CPU map that have it."""
-    blocks_migration: bool = False
+    @property
+    def says_something(self) -> bool:
+        """Whether anything in the text was understood."""
+        found = (self.features, self.models, self.machines, self.stories, self.linux)
+        return any(found)
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready values."""
         return {
-            "feature": self.feature.name,
-            "property": self.property,
-            "asked-as": self.asked_as,
-            "kind": self.kind,
-            "meaning": self.meaning,
-            "manual": self.manual,
-            "bits": [bits_json(bits) for bits in self.feature.bits],
-            "aliases": [
-                {"name": alias.name, "source": alias.source} for alias in self.feature.aliases
-            ],
-            "former-names": list(self.former),
-            "blocks-migration": self.blocks_migration,
-            "qemu": {"known-to": list(self.releases), "unknown-to": list(self.unknown_to)},
-            "models": [
-                {
-                    "qemu": held.release,
-                    "always": list(held.everywhere),
-                    "since": held.since,
-                    "until": held.until,
-                }
-                for held in self.held
-            ],
-            "cpu-map-models": list(self.map_models),
-            "switches-off": list(self.dependants),
-            "switched-off-by": list(self.needs),
+            "features": [one.to_json() for one in self.features],
+            "models": [one.to_json() for one in self.models],
+            "machines": [one.to_json() for one in self.machines],
+            "messages": [asdict(story) for story in self.stories],
+            "linux-only": list(self.linux),
+            "unknown": list(self.unknown),
         }
 
 
-def asked_features(text: str) -> dict[str, str]:
-    """Every feature named in the text → what libvirt's message says of it, empty for a plain
-    list.
-    """
-    found = {
-        name.strip(): {"required": "missing"}.get(kind, kind)
-        for kind, names in (
-            (match["kind"].lower(), match["names"]) for match in _MESSAGE.finditer(_split(text))
-        )
-        for name in names.split(",")
-    }
-    return found or {name: "" for name in re.split(r"[\s,]+", text) if name}
-
-
-def _split(text: str) -> str:
-    """The message with its second list apart from the first, to which libvirt joins it with a
-    comma.
-    """
-    return re.sub(r",\s*(?=(?:missing|extra) features:)", "; ", text)
-
-
 def explain(
-    names: Mapping[str, str], cpu_map: CpuMap, accel: Accel = "kvm"
-) -> tuple[Explained, ...]:
-    """Each feature named, explained; models and machine types are those of the shipped recordings.
+    text: str, cpu_map: CpuMap, accel: Accel = "kvm", recorded: str | None = None
+) -> Explanation:
+    """All that a text names, explained: a list of names, or lines of somebody's log.
 
-    Errors: `UnknownName` for a name that no feature has.
+    Models and machine types are those of the shipped recordings, or of the release `recorded`.
+    Errors: `UnknownName` for a release that is not recorded.
     """
-    sources = _recorded(accel)
-    facts = _facts()
-    return tuple(_explained(name, kind, cpu_map, sources, facts) for name, kind in names.items())
-
-
-def _recorded(accel: Accel) -> tuple[RecordedSource, ...]:
-    """The recordings under this accelerator, oldest QEMU first."""
-    return tuple(RecordedSource(path) for path in recordings() if path.stem.endswith(f"_{accel}"))
-
-
-def _facts() -> Mapping[str, Any]:
-    return tomllib.loads(data_path("features.toml").read_text(encoding="utf-8"))
-
-
-def _explained(
-    name: str,
-    kind: str,
-    cpu_map: CpuMap,
-    sources: Sequence[RecordedSource],
-    facts: Mapping[str, Any],
-) -> Explained:
-    feature = find_feature(name, cpu_map, facts["former"])
-    prop = cpu_map.property_of(feature.name)
-    manual = next(
-        (manual for manual, known in facts["meaning"].items() if feature.name in known), None
-    )
-    newest = sources[-1:] or ()
-    knowing = [source for source in sources if source.knows(prop)]
-    return Explained(
-        feature=feature,
-        property=prop,
-        asked_as=name,
-        kind=kind,
-        meaning=facts["meaning"][manual][feature.name] if manual else "",
-        manual=facts["manuals"][manual] if manual else "",
-        former=tuple(old for old, new in facts["former"].items() if new == feature.name),
-        releases=tuple(source.version for source in knowing),
-        unknown_to=tuple(source.version for source in sources if source not in knowing),
-        held=tuple(_held(source, prop) for source in knowing),
-        dependants=tuple(name for source in newest for name in source.dependants(prop)),
-        needs=tuple(name for source in newest for name in _needed(source, prop, cpu_map)),
-        map_models=tuple(
-            model.name for model in cpu_map.models.values() if feature.name in model.features
-        ),
-        blocks_migration=not feature.migratable,
+    reading = read_messages(text)
+    known = known_to(cpu_map, accel, recorded)
+    features: dict[str, Explained] = {}
+    models: list[ExplainedModel] = []
+    machines: list[ExplainedMachine] = []
+    linux: list[str] = []
+    unknown: list[str] = []
+    for mention in reading.mentions:
+        if found := _features(mention, known):
+            for one in found:
+                features.setdefault(one.feature.name, one)
+        elif model := _model(mention, known):
+            models.append(model)
+        elif machine := _machine(mention, known):
+            machines.append(machine)
+        else:
+            (linux if known.is_linux_only(mention.name) else unknown).append(_words(mention))
+    found_features = tuple(features.values())
+    return Explanation(
+        found_features,
+        tuple(models),
+        tuple(machines),
+        reading.stories,
+        tuple(linux),
+        tuple(dict.fromkeys(unknown)),
     )
 
 
-def find_feature(name: str, cpu_map: CpuMap, former: Mapping[str, str]) -> Feature:
-    """The feature of this name, whichever spelling: libvirt's, QEMU's, Linux's or a former one.
-    Or `UnknownName`.
-    """
-    wanted = FeatureName(former.get(name, name))
-    by_alias = {
-        alias.name: feature.name
-        for feature in cpu_map.features.values()
-        for alias in feature.aliases
-    }
-    candidates: Iterable[str] = (wanted, by_alias.get(wanted, wanted), wanted.replace("_", "-"))
-    for candidate in candidates:
-        feature = cpu_map.features.get(cpu_map.feature_of(PropertyName(candidate)))
-        if feature is not None:
-            return feature
-    return _of_qemu(wanted, cpu_map)
+def _features(mention: Mention, known: Known) -> list[Explained]:
+    """The features that a mention is: by its name, else by where it sits."""
+    if mention.subject == "model":
+        return []
+    feature = known.feature(mention.name) if mention.name else None
+    found = [feature] if feature else known.features_at(mention.bits)
+    return [explain_feature(one, mention.name, mention.advice, known) for one in found]
 
 
-def _of_qemu(name: FeatureName, cpu_map: CpuMap) -> Feature:
-    """A feature that no CPU map has, but a recorded QEMU (kvmclock, hv-time and the like)."""
-    for prop in map(PropertyName, (name.replace("_", "-"), cpu_map.property_of(name))):
-        if any(RecordedSource(path).knows(prop) for path in recordings()):
-            return Feature(cpu_map.feature_of(prop), aliases=(Alias(prop, "qemu"),))
-    raise UnknownName(
-        f"no CPU feature is called {name!r}, neither in the CPU map {cpu_map.path} nor in a "
-        "recorded QEMU"
-    )
+def _model(mention: Mention, known: Known) -> ExplainedModel | None:
+    if mention.subject not in ("model", "word"):
+        return None
+    return explain_model(mention.name, mention.advice, known)
 
 
-def _needed(source: RecordedSource, prop: PropertyName, cpu_map: CpuMap) -> list[PropertyName]:
-    names = [cpu_map.property_of(name) for name in cpu_map.features]
-    return [name for name in names if name != prop and prop in source.dependants(name)]
+def _machine(mention: Mention, known: Known) -> ExplainedMachine | None:
+    return explain_machine(mention.name, known) if mention.subject == "word" else None
 
 
-def _held(source: RecordedSource, prop: PropertyName) -> Held:
-    """The models by machine type: the versioned machine types in order of their release."""
-    machines = _by_release(source)
-    everywhere, since, until = [], {}, {}
-    same = {name: table for table, names in source.tables().items() for name in names}
-    for model, tables in source.models_with(prop).items():
-        has = [same[machine] in tables for machine in machines]
-        if all(has):
-            everywhere.append(model)
-        elif has[-1]:
-            since[model] = machines[len(has) - has[::-1].index(False)]
-        elif any(has):
-            until[model] = machines[len(has) - 1 - has[::-1].index(True)]
-    return Held(source.version, tuple(everywhere), since, until)
-
-
-def _by_release(source: RecordedSource) -> list[str]:
-    """The versioned machine types, one for each release, oldest first."""
-    found: dict[tuple[int, ...], str] = {}
-    for family in _MACHINES:
-        for names in source.tables().values():
-            for name in names:
-                numbers = name.removeprefix(family)
-                if name.startswith(family) and re.fullmatch(r"[0-9.]+", numbers):
-                    found.setdefault(tuple(int(part) for part in numbers.split(".")), name)
-    return [found[numbers] for numbers in sorted(found)]
+def _words(mention: Mention) -> str:
+    """The mention's name, or its place where it has none."""
+    if mention.name or not mention.bits:
+        return mention.name
+    leaf, subleaf, register, number = mention.bits[0]
+    if register == "msr":
+        return f"MSR({leaf:X}h) [bit {number}]"
+    return f"CPUID[eax={leaf:02X}h,ecx={subleaf:02X}h].{register.upper()} [bit {number}]"

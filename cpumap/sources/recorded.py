@@ -133,14 +133,19 @@ class RecordedSource(Source):
             found.setdefault(table, []).append(machine)
         return found
 
-    def models_with(self, prop: PropertyName) -> dict[str, frozenset[str]]:
-        """Every model that has the feature → the machine types (one for each that shows the same
-        CPUs) it has it on.
+    def models_with(self, prop: PropertyName, *, hidden: bool = False) -> dict[str, frozenset[str]]:
+        """Every model that has the feature → the machine types under which it has it on.
+
+        Of machine types that show the same CPUs, one stands for all. With `hidden` also the models
+        that have it once the feature that it depends on is on.
         """
         name = self._stored["spellings"].get(prop, prop)
+        layers = (self._full, self._hidden) if hidden else (self._full,)
         on = {
             model: frozenset(
-                table for table in self.tables() if self._full.fact(model, table, name) is True
+                table
+                for table in self.tables()
+                if any(layer.fact(model, table, name) is True for layer in layers)
             )
             for model in self._stored["like"]
         }

@@ -12,9 +12,9 @@ import pytest
 from cpumap.cli.main import main
 from cpumap.cpu.expansion import CpuModel
 from cpumap.cpu.names import PropertyName
-from cpumap.errors import UnknownName
 from cpumap.libvirt.cpu_map.load import load_cpu_map
-from cpumap.runnable.explain import Explained, asked_features, explain
+from cpumap.runnable.explain import explain
+from cpumap.runnable.explain_feature import Explained
 from cpumap.sources.machines import find_machine
 from cpumap.sources.recorded import RecordedSource, find_recording, recordings
 from cpumap.system.data import data_path
@@ -23,30 +23,8 @@ CPU_MAP = load_cpu_map()
 
 
 def _one(name: str) -> Explained:
-    (found,) = explain({name: ""}, CPU_MAP)
+    (found,) = explain(name, CPU_MAP).features
     return found
-
-
-@pytest.mark.parametrize(
-    ("text", "features"),
-    [
-        ("avx2", {"avx2": ""}),
-        ("avx2, rtm hle", {"avx2": "", "rtm": "", "hle": ""}),
-        (
-            "error: operation failed: guest CPU doesn't match specification: missing features: "
-            "a,b,extra features: ht",
-            {"a": "missing", "b": "missing", "ht": "extra"},
-        ),
-        ("guest CPU doesn't match specification: extra features: ht", {"ht": "extra"}),
-        (
-            "Host CPU does not provide required features: svm, sse4.1",
-            {"svm": "missing", "sse4.1": "missing"},
-        ),
-        ("Host CPU provides forbidden features: x2apic", {"x2apic": "forbidden"}),
-    ],
-)
-def test_what_is_asked(text: str, features: dict[str, str]) -> None:
-    assert asked_features(text) == features
 
 
 @pytest.mark.parametrize(
@@ -65,11 +43,6 @@ def test_what_is_asked(text: str, features: dict[str, str]) -> None:
 )
 def test_every_spelling_is_found(name: str, feature: str) -> None:
     assert _one(name).feature.name == feature
-
-
-def test_unknown_features_are_refused() -> None:
-    with pytest.raises(UnknownName, match="nosuch"):
-        _one("nosuch")
 
 
 def test_models_are_those_that_the_recording_shows() -> None:
@@ -108,6 +81,8 @@ def test_the_facts_are_of_features_that_there_are() -> None:
     described = [name for known in facts["meaning"].values() for name in known]
     assert len(described) == len(set(described)) >= 300
     assert facts["meaning"].keys() == facts["manuals"].keys()
+    assert facts["story"].keys() <= set(described)
+    assert {name for name in facts["linux"].values() if name} <= set(CPU_MAP.features)
     assert set(facts["former"].values()) <= set(CPU_MAP.features)
     assert not set(facts["former"]) & set(CPU_MAP.features)
     assert all(
@@ -155,6 +130,7 @@ def test_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert "CPUID[eax=07h,ecx=00h].EBX [bit 11]" in out
     assert "Haswell-v1" in out
     assert "extra: it is there unasked" in out
+    assert "since QEMU 10.0, it is on wherever a package has several threads" in out
     assert main(["explain", "--format", "json", "--accel", "tcg", "rtm"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["schema"] == "cpumap.explain/1"
