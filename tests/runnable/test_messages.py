@@ -114,12 +114,15 @@ def test_what_is_in_it(text: str, expected: str) -> None:
 def test_every_answer_ends_in_what_to_do() -> None:
     for text, _ in MESSAGES:
         found = explain(text, CPU_MAP)
-        advice = [one.advice.do for one in (*found.features, *found.models, *found.machines)]
-        assert all(advice + [story.do for story in found.stories]), text
+        advice = [feature.advice.do for feature in found.features]
+        advice += [model.advice.do for model in found.models]
+        advice += [machine.advice.do for machine in found.machines]
+        advice += [story.do for story in found.stories]
+        assert all(advice), text
         assert not [do for do in advice if "{name}" in do], text
 
 
-def test_a_page_of_log(capsys: pytest.CaptureFixture[str], tmp_path: object) -> None:
+def test_a_page_of_log(capsys: pytest.CaptureFixture[str]) -> None:
     log = "\n".join(
         [
             "2026-01-05 10:00:00.123+0000: starting up libvirt version: 9.0.0, qemu version: 7.2",
