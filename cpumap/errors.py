@@ -4,6 +4,9 @@ with.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import TypeVar
+
 
 class CpumapError(Exception):
     """Anything cpumap refuses or cannot do; `exit_code` is what the command line exits with."""
@@ -17,6 +20,16 @@ class InputError(CpumapError):
     def __init__(self, message: str, where: str = "") -> None:
         super().__init__(f"{where}: {message}" if where else message)
         self.where = where
+
+
+Choice = TypeVar("Choice", bound=str)
+
+
+def one_of(value: Choice, choices: Collection[str], what: str) -> Choice:
+    """The value, where it is one of these. Errors: `InputError` that names them."""
+    if value not in choices:
+        raise InputError(f"no {what} {value!r}; there are {', '.join(choices)}")
+    return value
 
 
 class DomainError(InputError):

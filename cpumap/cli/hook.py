@@ -20,10 +20,10 @@ from cpumap.hooks.install import DIRECTORIES, install, uninstall
 from cpumap.hooks.policy import (
     POLICY,
     Policy,
-    domain_name,
     judge,
     libvirt_hook,
     pinned,
+    read_guest,
     read_policy,
     require_explicit,
 )
@@ -102,14 +102,13 @@ def _vdsm(arguments: argparse.Namespace, policy: Policy) -> int:
     def work() -> None:
         if not path.is_file():
             raise InputError("_hook_domxml names no file: is this run by vdsm?")
-        document = path.read_bytes()
-        name = domain_name(document)
+        document = read_guest(path.read_bytes())
         if (
             arguments.event == "before_vm_migrate_destination"
         ):  # the guest runs already: its CPU must stay
-            require_explicit(judge(document, policy, name))
+            require_explicit(judge(document, policy))
         else:
-            write_atomically(path, pinned(document, policy, name))
+            write_atomically(path, pinned(document, policy))
 
     return _decided(arguments.kind, policy, arguments.event, _guarded(policy, work))
 
@@ -119,10 +118,9 @@ def _kubevirt(arguments: argparse.Namespace, policy: Policy) -> int:
     made = [given]
 
     def work() -> None:
-        name = json.loads(arguments.vmi or "{}").get("metadata", {}).get("name") or domain_name(
-            given
-        )
-        made[0] = pinned(given, policy, name)
+        name = json.loads(arguments.vmi or "{}").get("metadata", {}).get("name") or ""
+        if not name or policy.covers(name):
+            made[0] = pinned(read_guest(given, name), policy)
 
     code = _decided(arguments.kind, policy, "onDefineDomain", _guarded(policy, work))
     if code == 0:
@@ -200,5 +198,4 @@ def _checked(arguments: argparse.Namespace) -> int:
 
 
 def _judge_explicit(file: str, policy: Policy) -> None:
-    document = read_input(file)
-    require_explicit(judge(document, policy, domain_name(document)))
+    require_explicit(judge(read_guest(read_input(file)), policy))

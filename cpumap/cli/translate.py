@@ -20,14 +20,15 @@ from cpumap.cpu.explicit import ExplicitCpu
 from cpumap.cpu.request import CpuRequest
 from cpumap.errors import InputError
 from cpumap.libvirt.cpu_map.map import CpuMap
-from cpumap.libvirt.domain import parse_request
+from cpumap.libvirt.domain import read_document, request_of
 from cpumap.libvirt.words import libvirt_map
 from cpumap.pin.resolve import Choices, resolve
-from cpumap.pin.translate import Written, expand_on, write
+from cpumap.pin.translate import expand_on, write
 from cpumap.pin.write import beyond_cpu_xml
 from cpumap.qemu.arguments import args_text
 from cpumap.sources.platform import Platform
 from cpumap.system.json_text import json_text
+from cpumap.system.xml_document import Document
 
 if TYPE_CHECKING:
     from cpumap.hosts.described import DescribedHost
@@ -81,8 +82,8 @@ def add_translate(parser: argparse.ArgumentParser) -> None:
 
 def run_translate(arguments: argparse.Namespace) -> int:
     name = arguments.file or arguments.domain or "-"
-    document, running = _input(arguments)
-    request = parse_request(running, name=name)
+    document, running = _input(arguments, name)
+    request = request_of(running)
     cpu_map = open_cpu_map(arguments)
     host = _host(arguments, request, cpu_map)
     if arguments.pin == "none":
@@ -94,15 +95,15 @@ def run_translate(arguments: argparse.Namespace) -> int:
         cpu = targeted(arguments, resolve(meant, expansion, choices), expansion, platform)
     for note in cpu.notes:
         print(f"cpumap: {note}", file=sys.stderr)
-    words = libvirt_map(arguments.cpu_map)
+    words = cpu_map if arguments.cpu_map else libvirt_map()
     if arguments.format == "cpu-xml":
         _say_beyond(cpu, words)
-    written = Written(arguments.format, arguments.style)
-    sys.stdout.buffer.write(write(cpu, words, document, written, name=name))
+    text = write(cpu, document, format=arguments.format, style=arguments.style, cpu_map=words)
+    sys.stdout.buffer.write(text)
     return 0
 
 
-def _input(arguments: argparse.Namespace) -> tuple[bytes, bytes]:
+def _input(arguments: argparse.Namespace, name: str) -> tuple[Document, Document]:
     """The document to rewrite, and the one to read the CPU from: of a running guest, libvirt has
     both.
     """
@@ -111,8 +112,9 @@ def _input(arguments: argparse.Namespace) -> tuple[bytes, bytes]:
     if arguments.file is None and arguments.domain is None:
         raise InputError("say which: FILE, or --connect URI --domain NAME")
     if arguments.file is None:
-        return read_domain(arguments)
-    document = read_file(arguments.file)
+        stored, running = read_domain(arguments)
+        return read_document(stored, name=name), read_document(running, name=name)
+    document = read_document(read_file(arguments.file), name=name)
     return document, document
 
 

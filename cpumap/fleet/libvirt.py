@@ -17,7 +17,7 @@ from cpumap.cpu.request import CpuRequest
 from cpumap.errors import CpumapError, DomainError, SourceError
 from cpumap.hosts.described import DescribedHost, read_described
 from cpumap.libvirt.cpu_map.map import CpuMap
-from cpumap.libvirt.domain import domain_element, parse_request
+from cpumap.libvirt.domain import domain_element, parse_request, read_document, request_of
 from cpumap.libvirt.layout import QEMU_NAMESPACE
 from cpumap.pin.resolve import DEFAULT_CHOICES, Choices
 from cpumap.pin.translate import explicit_cpu
@@ -89,12 +89,13 @@ class Converter:
                 name, "refused", "it is transient: libvirt keeps no definition of it", exit_code=1
             )
         old = self.hypervisor.xml(name)
+        document = read_document(old, name=name)
         cpu = (
             self._running(name)
             if self.live and domain.active
-            else self._explicit(parse_request(old, name=name))
+            else self._explicit(request_of(document))
         )
-        new = domain_xml(cpu, self.words, old, name)
+        new = domain_xml(cpu, self.words, document)
         notes = (*cpu.notes, *self._beside(domain))
         if definition(new, name) == definition(old, name):
             return Result(name, "explicit", notes=notes)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -16,7 +16,7 @@ from cpumap.cpu.explicit import ExplicitCpu
 from cpumap.cpu.names import PropertyName, Value
 from cpumap.errors import DomainError, Drift, InputError
 from cpumap.libvirt.cpu_map.load import load_cpu_map
-from cpumap.libvirt.domain import domain_element, parse_request
+from cpumap.libvirt.domain import domain_element, read_document, request_of
 from cpumap.libvirt.words import libvirt_map
 from cpumap.pin.expand import expand
 from cpumap.pin.resolve import Choices, Pin, resolve
@@ -130,11 +130,11 @@ class Judged:
         return not self.unnamed
 
 
-def judge(document: bytes, policy: Policy, name: str) -> Judged:
+def judge(document: Document, policy: Policy) -> Judged:
     """The CPU of the domain on the QEMU that would run it here. Errors: `CpumapError`, also for
     what it lacks.
     """
-    request = parse_request(document, name=name)
+    request = request_of(document)
     cpu_map = load_cpu_map()
     source = choose_source(Wanted(recorded=policy.recorded or None), request)
     try:
@@ -158,18 +158,22 @@ def require_explicit(judged: Judged) -> None:
         )
 
 
-def remember(document: bytes, judged: Judged, policy: Policy, name: str) -> None:
+def remember(document: Document, judged: Judged, policy: Policy) -> None:
     """Keeps the CPU that the guest has started with."""
     if policy.state:
-        path = Path(policy.state) / f"{_uuid(document, name)}.json"
+        path = Path(policy.state) / f"{_uuid(document)}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        stored = {"domain": name, "qemu": judged.cpu.context.qemu, "cpu": dict(judged.given)}
+        stored = {
+            "domain": document.name,
+            "qemu": judged.cpu.context.qemu,
+            "cpu": dict(judged.given),
+        }
         write_atomically(path, json.dumps(stored, indent=1).encode())
 
 
-def require_same(document: bytes, judged: Judged, policy: Policy, name: str) -> None:
+def require_same(document: Document, judged: Judged, policy: Policy) -> None:
     """Raises `Drift` when the guest was started with another CPU than it would get now."""
-    path = Path(policy.state) / f"{_uuid(document, name)}.json"
+    path = Path(policy.state) / f"{_uuid(document)}.json"
     if not policy.state or not path.is_file():
         return
     stored = json.loads(path.read_bytes())
@@ -199,9 +203,9 @@ def _shown(value: Value | None) -> str:
     return "absent" if value is None else property_text(value)
 
 
-def _uuid(document: bytes, name: str) -> str:
-    domain = domain_element(Document.parse(document, name, DomainError))
-    return "".join(c for c in (domain.findtext("uuid") or name) if c.isalnum() or c in "-_")
+def _uuid(document: Document) -> str:
+    uuid = domain_element(document).findtext("uuid") or document.name
+    return "".join(c for c in uuid if c.isalnum() or c in "-_")
 
 
 def libvirt_hook(name: str, operation: str, sub: str, document: bytes, policy: Policy) -> None:
@@ -210,23 +214,25 @@ def libvirt_hook(name: str, operation: str, sub: str, document: bytes, policy: P
     """
     if (operation, sub) not in (*FILTERS, *GATES, *RECORDED) or not policy.covers(name):
         return
-    judged = judge(document, policy, name)
+    parsed = read_document(document, name=name)
+    judged = judge(parsed, policy)
     if (operation, sub) in RECORDED:
-        remember(document, judged, policy, name)
+        remember(parsed, judged, policy)
         return
     if (operation, sub) in FILTERS:
-        require_same(document, judged, policy, name)
+        require_same(parsed, judged, policy)
     require_explicit(judged)
 
 
-def pinned(document: bytes, policy: Policy, name: str) -> bytes:
+def pinned(document: Document, policy: Policy) -> bytes:
     """The domain with its CPU explicit, for hooks that may write."""
-    if not policy.covers(name):
-        return document
-    return domain_xml(judge(document, policy, name).cpu, libvirt_map(), document, name)
+    if not policy.covers(document.name):
+        return document.text()
+    return domain_xml(judge(document, policy).cpu, libvirt_map(), document)
 
 
-def domain_name(document: bytes) -> str:
-    """The domain's own name. Errors: `DomainError`."""
-    domain = domain_element(Document.parse(document, "<hook>", DomainError))
-    return str(domain.findtext("name") or "domain").strip()
+def read_guest(content: bytes, name: str = "") -> Document:
+    """The guest's document, called by this name, else by its own. Errors: `DomainError`."""
+    document = Document.parse(content, name or "<hook>", DomainError)
+    own = str(domain_element(document).findtext("name") or "domain").strip()
+    return replace(document, name=name or own)

@@ -48,7 +48,7 @@ class DescribedHost:
         return prop in self.properties or (not self.by_qemu and prop.startswith(_OF_KVM))
 
 
-def read_described(data: bytes, cpu_map: CpuMap, *, name: str = "<stdin>") -> DescribedHost:
+def read_described(data: bytes | str, cpu_map: CpuMap, *, name: str = "<stdin>") -> DescribedHost:
     """The host of a `cpumap host --format json`, or of anything `cpumap.hosts.read.read_host`
     takes. Raises `InputError`.
     """

@@ -14,9 +14,9 @@ from cpumap.arch.x86.cpuid_formats import cpudata, is_records, read_cpuid
 from cpumap.cpu.host import UNKNOWN_MACHINE, Cpu, HostCpu, Identity, ThisMachine
 from cpumap.cpu.names import Accel, FeatureName, PropertyName
 from cpumap.cpu.request import CpuRequest, FeaturePolicy, Policy
-from cpumap.errors import InputError
+from cpumap.errors import DomainError, InputError
 from cpumap.libvirt.cpu_map.map import CpuMap
-from cpumap.libvirt.domain import looks_like_xml, parse_request
+from cpumap.libvirt.domain import looks_like_xml, parse_request, request_of
 from cpumap.system.xml_document import Document
 
 SCHEMA = "cpumap.host/1"
@@ -170,18 +170,7 @@ def _signature(document: Document, element: Any) -> Identity | None:
 
 
 def _request(document: Document, element: Any) -> CpuRequest:
-    from lxml import etree
-
-    request = parse_request(etree.tostring(element, with_tail=False), name=document.name)
-    # What was taken out of its document starts at line 1 again.
-    offset = element.sourceline - 1
-    features = tuple(replace(feature, line=feature.line + offset) for feature in request.features)
-    _, _, line = request.where.rpartition(":")
-    return replace(
-        request,
-        features=features,
-        where=f"{document.name}:{int(line) + offset}" if line.isdigit() else "",
-    )
+    return request_of(Document(document.name, DomainError, element))
 
 
 def _from_cpuid(document: Document, element: Any, cpu_map: CpuMap) -> HostCpu:

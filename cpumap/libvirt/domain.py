@@ -11,6 +11,8 @@ from itertools import pairwise
 from os import PathLike
 from typing import Any, get_args
 
+from lxml import etree
+
 from cpumap.cpu.names import Accel, FeatureName, Property, PropertyName
 from cpumap.cpu.origin import origin
 from cpumap.cpu.request import (
@@ -25,7 +27,7 @@ from cpumap.cpu.request import (
     Policy,
 )
 from cpumap.cpu.topology import Topology
-from cpumap.errors import DomainError
+from cpumap.errors import DomainError, InputError
 from cpumap.libvirt.layout import QEMU_NAMESPACE, WRAPPERS
 from cpumap.libvirt.settings import domain_settings
 from cpumap.qemu.cpu_option import cpu_globals, parse_cpu_option
@@ -54,7 +56,31 @@ MODES, MATCHES, CHECKS, FALLBACKS, POLICIES = map(get_args, (Mode, Match, Check,
 ACCELS: dict[str, Accel] = {"kvm": "kvm", "qemu": "tcg"}
 
 
-def parse_request(xml: bytes | str | PathLike[str], *, name: str = "") -> CpuRequest:
+Given = bytes | str | PathLike[str] | Document | etree._Element
+"""A document in any of its forms: content, a path, parsed by us, or by somebody else with lxml."""
+
+
+def read_document(given: Given, *, name: str = "") -> Document:
+    """The document, parsed once, here; of a `-cpu` string, which is no XML, the root is None.
+
+    `name` stands in messages, by default the path or `<stdin>`. `DomainError` says `file:line`;
+    `InputError` when a path cannot be read, or for what is no document at all.
+    """
+    if isinstance(given, Document):
+        return given
+    if isinstance(given, PathLike):
+        return read_document(read_input(given), name=name or str(given))
+    name = name or "<stdin>"
+    if isinstance(given, bytes | bytearray | str):
+        if looks_like_xml(given):
+            return Document.parse(given, name, DomainError)
+        return Document(name, DomainError, None, _decoded(given, name).encode())
+    if etree.iselement(given):
+        return Document(name, DomainError, given)
+    raise InputError(f"a document is bytes, text, a path or an element, not {type(given).__name__}")
+
+
+def parse_request(xml: Given, *, name: str = "") -> CpuRequest:
     """What the input asks for; a path is read, bytes and text are the content itself.
 
     Takes a `<domain>`, alone or in a `<domstatus>`, `<domainsnapshot>` or `<domaincheckpoint>`, a
@@ -63,16 +89,13 @@ def parse_request(xml: bytes | str | PathLike[str], *, name: str = "") -> CpuReq
     `file:line`;
     `InputError` when a path cannot be read.
     """
-    if isinstance(xml, PathLike):
-        return parse_request(read_input(xml), name=name or str(xml))
-    name = name or "<stdin>"
-    if not looks_like_xml(xml):
-        return parse_cpu_option(_decoded(xml, name), name=name)
-    return request_of(Document.parse(xml, name, DomainError))
+    return request_of(read_document(xml, name=name))
 
 
 def request_of(document: Document) -> CpuRequest:
-    """What a parsed `<domain>` or `<cpu>` asks for. `DomainError` says `file:line`."""
+    """What a document of `read_document` asks for. `DomainError` says `file:line`."""
+    if document.root is None:
+        return parse_cpu_option(document.content.decode(), name=document.name)
     if document.root.tag == "cpu":
         return _bare_cpu(document)
     return _domain(document, domain_element(document))
@@ -82,8 +105,8 @@ def cpu_children(document: Document, names: Collection[str]) -> list[str]:
     """The children of `<cpu>` with these names, as XML text, in order; none where there is no
     `<cpu>`.
     """
-    from lxml import etree
-
+    if document.root is None:
+        return []
     cpu = (
         document.root
         if document.root.tag == "cpu"

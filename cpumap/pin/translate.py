@@ -4,20 +4,22 @@ one.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import closing
+from os import PathLike
+from typing import TYPE_CHECKING, get_args
 
 from cpumap.cpu.expansion import Expansion
 from cpumap.cpu.explicit import ExplicitCpu
-from cpumap.cpu.frozen import Frozen
 from cpumap.cpu.request import CpuRequest
-from cpumap.errors import DomainError
+from cpumap.errors import DomainError, one_of
 from cpumap.libvirt.cpu_map.load import load_cpu_map
 from cpumap.libvirt.cpu_map.map import CpuMap
-from cpumap.libvirt.domain import cpu_children, looks_like_xml, parse_request
+from cpumap.libvirt.domain import Given, cpu_children, read_document, request_of
 from cpumap.libvirt.words import libvirt_map
 from cpumap.pin.expand import expand
 from cpumap.pin.resolve import DEFAULT_CHOICES, Choices, resolve
 from cpumap.pin.write import (
+    FORMATS,
     KEPT,
     Format,
     Style,
@@ -31,64 +33,63 @@ from cpumap.qemu.arguments import args_text
 from cpumap.sources.choose import Wanted, choose_source
 from cpumap.sources.platform import Platform
 from cpumap.system.json_text import json_text
-from cpumap.system.xml_document import Document
+from cpumap.system.xml_document import Document, read_input
 
 if TYPE_CHECKING:
+    from typing import TypedDict, Unpack
+
+    from cpumap.cpu.names import Accel
     from cpumap.hosts.described import DescribedHost
 
+    class Options(TypedDict, total=False):
+        """The fields of `Wanted`, as keywords of a call."""
 
-class Written(Frozen):
-    """How an explicit CPU is written down."""
-
-    format: Format = "args"
-    style: Style = "plus"
+        qemu: str | None
+        qmp: str | None
+        recorded: str | None
+        accel: Accel | None
+        machine: str | None
+        cache: bool
 
 
 def translate(
-    xml: str | bytes,
+    document: Given,
     *,
     format: Format = "args",
     style: Style = "plus",
     choices: Choices = DEFAULT_CHOICES,
-    machine: str | None = None,
-    qemu: str | None = None,
-    recorded: str | None = None,
-    host: str | bytes | None = None,
+    host: Given | None = None,
     cpu_map: CpuMap | None = None,
-    name: str = "<domain>",
+    **wanted: Unpack[Options],
 ) -> str:
     """The explicit CPU of a domain XML, a `<cpu>` element or a `-cpu` string, as text in the format
     wished.
 
-    `qemu` is a binary to ask, `recorded` a release (`7.2`); without either, the domain's own
-    emulator if it is here, else the newest recorded QEMU that knows the machine type. `host`
-    describes the host it is to run on, as
+    The other keywords are those of `Wanted`: `qemu` is a binary to ask, `recorded` a release
+    (`7.2`); without either, the domain's own emulator if it is here, else the newest recorded QEMU
+    that knows the machine type. `host` describes the host it is to run on, as
     `cpumap.hosts.read.read_host` takes it. Errors: `CpumapError`.
     """
-    document = _bytes(xml)
-    request = parse_request(document, name=name)
-    names = cpu_map or load_cpu_map()
-    source = choose_source(Wanted(qemu=qemu, recorded=recorded, machine=machine), request)
-    try:
-        described = _described(host, names) if host is not None else None
-        cpu = explicit_cpu(
-            request, Platform(source, names, machine), choices=choices, host=described
-        )
-    finally:
-        source.close()
-    return write(
-        cpu, cpu_map or libvirt_map(), document, Written(format, style), name=name
-    ).decode()
+    one_of(format, FORMATS, "format")
+    parsed = read_document(document, name="" if isinstance(document, PathLike) else "<domain>")
+    request = request_of(parsed)
+    asked = Wanted(**wanted)
+    platform = Platform(choose_source(asked, request), cpu_map or load_cpu_map(), asked.machine)
+    with closing(platform.source):
+        described = None if host is None else _described(host, platform.cpu_map)
+        cpu = explicit_cpu(request, platform, choices=choices, host=described)
+    written = write(cpu, parsed, format=format, style=style, cpu_map=cpu_map)
+    return written.decode("utf-8", "surrogateescape")
 
 
-def _described(host: str | bytes, cpu_map: CpuMap) -> DescribedHost:
+def _described(host: Given, cpu_map: CpuMap) -> DescribedHost:
     from cpumap.hosts.described import read_described
 
-    return read_described(_bytes(host), cpu_map, name="host")
-
-
-def _bytes(text: str | bytes) -> bytes:
-    return text.encode() if isinstance(text, str) else text
+    if isinstance(host, PathLike):
+        return read_described(read_input(host), cpu_map, name=str(host))
+    if isinstance(host, bytes | str):
+        return read_described(host, cpu_map, name="host")
+    return read_described(read_document(host).text(), cpu_map, name="host")
 
 
 def explicit_cpu(
@@ -124,27 +125,37 @@ def expand_on(
 
 
 def write(
-    cpu: ExplicitCpu, cpu_map: CpuMap, document: bytes, written: Written, *, name: str
+    cpu: ExplicitCpu,
+    document: Given | None = None,
+    *,
+    format: Format = "args",
+    style: Style = "plus",
+    cpu_map: CpuMap | None = None,
 ) -> bytes:
-    """The CPU in the format wished; `document` is what it was read from, `cpu_map` what libvirt
-    has words for.
+    """The CPU in the format wished; `document` is what it was read from, which `xml` is made of.
+
+    `cpu_map` is what libvirt has words for (None: `libvirt_map`). Errors: `InputError` for a format
+    that there is not, `DomainError` where `xml` has no domain to be written into.
     """
-    match written.format:
+    one_of(style, get_args(Style), "style")
+    match one_of(format, FORMATS, "format"):
         case "xml":
-            return domain_xml(cpu, cpu_map, document, name)
+            return domain_xml(cpu, cpu_map or libvirt_map(), _domain(document))
         case "json":
-            return json_text("translate", explicit_json(cpu, cpu_map, written.style)).encode()
+            words = explicit_json(cpu, cpu_map or libvirt_map(), style)
+            return json_text("translate", words).encode()
         case "readconfig":
             return readconfig(cpu).encode()
         case "cpu-xml":
-            return cpu_xml(cpu, cpu_map, _kept(document, name)).encode()
-        case "args":
-            return args_text(explicit_arguments(cpu, written.style)).encode()
+            kept = () if document is None else cpu_children(read_document(document), KEPT)
+            return cpu_xml(cpu, cpu_map or libvirt_map(), kept).encode()
+        case _:
+            return args_text(explicit_arguments(cpu, style)).encode()
 
 
-def _kept(document: bytes, name: str) -> list[str]:
-    return (
-        cpu_children(Document.parse(document, name, DomainError), KEPT)
-        if looks_like_xml(document)
-        else []
-    )
+def _domain(given: Given | None) -> Document:
+    document = None if given is None else read_document(given)
+    if document is None or document.root is None:
+        where = "" if document is None else document.name
+        raise DomainError("format xml rewrites a domain XML, and there is none", where)
+    return document

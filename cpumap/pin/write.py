@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from cpumap.cpu.explicit import ExplicitCpu
 from cpumap.cpu.names import FeatureName, Property, PropertyName
@@ -14,10 +14,14 @@ from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.qemu.arguments import cpu_arguments, global_arguments, property_text
 from cpumap.system.templates import filled
 
+if TYPE_CHECKING:
+    from cpumap.system.xml_document import Document
+
 Style = Literal["plus", "onoff"]
 
 
 Format = Literal["args", "xml", "cpu-xml", "readconfig", "json"]
+FORMATS: tuple[Format, ...] = get_args(Format)
 
 
 KEPT = ("topology", "numa", "cache")
@@ -90,7 +94,7 @@ def _threads_seen(cpu: ExplicitCpu) -> bool:
 
 
 def domain_xml(
-    cpu: ExplicitCpu, cpu_map: CpuMap, document: bytes, name: str, machine: str | None = None
+    cpu: ExplicitCpu, cpu_map: CpuMap, document: Document, machine: str | None = None
 ) -> bytes:
     """The domain document with this CPU in it, every byte outside `<cpu>` and `<qemu:commandline>`
     as it was.
@@ -100,16 +104,15 @@ def domain_xml(
     last: `<cpu>` then says what the guest has as far as libvirt has words for it, and else stays as
     it was. `machine` is a new machine type.
     """
-    from cpumap.errors import DomainError
     from cpumap.libvirt.domain import cpu_children
     from cpumap.libvirt.edit import replace_cpu
     from cpumap.libvirt.layout import Layout
-    from cpumap.system.xml_document import Document
 
-    parsed = Document.parse(document, name, DomainError)
-    element, arguments = domain_parts(cpu, cpu_map, cpu_children(parsed, KEPT))
+    content = document.text()
+    layout = Layout(content, document)
+    element, arguments = domain_parts(cpu, cpu_map, cpu_children(document, KEPT))
     return replace_cpu(
-        document, element, arguments, name=name, machine=machine, layout=Layout(document, parsed)
+        content, element, arguments, name=document.name, machine=machine, layout=layout
     )
 
 

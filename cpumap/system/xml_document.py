@@ -44,6 +44,8 @@ class Document(Frozen):
     name: str
     error_class: type[InputError]
     root: Any
+    content: bytes = b""
+    """What it was parsed from; empty for an element that somebody else has parsed."""
 
     @classmethod
     def parse(
@@ -72,7 +74,16 @@ class Document(Frozen):
         dtd: Any = root.getroottree().docinfo.internalDTD
         if dtd is not None and dtd.entities():
             raise error_class("XML entities are not accepted", f"{name}:1")
-        return cls(name, error_class, root)
+        content = data if isinstance(data, bytes) else data.encode("utf-8", "surrogateescape")
+        return cls(name, error_class, root, content)
+
+    def of(self, element: Any) -> Document:
+        """The element as a document of its own, which it is without being parsed again."""
+        return Document(self.name, self.error_class, element)
+
+    def text(self) -> bytes:
+        """The document's bytes: those it was parsed from, or as lxml writes the element."""
+        return self.content or etree.tostring(self.root, with_tail=False)
 
     def where(self, element: Any) -> str:
         """`file:line` of the element."""

@@ -25,7 +25,7 @@ from cpumap.libvirt.cpu_map.load import load_cpu_map
 from cpumap.libvirt.domain import parse_request
 from cpumap.libvirt.words import libvirt_map
 from cpumap.pin.resolve import ONLY_OF_HOST_MODELS, Choices, Pin
-from cpumap.pin.translate import Written, explicit_cpu, write
+from cpumap.pin.translate import explicit_cpu, write
 from cpumap.pin.write import lasting
 from cpumap.qemu.arguments import property_text
 from cpumap.qemu.cpu_option import parse_cpu_option
@@ -185,7 +185,7 @@ class Host:
         request = parse_request(document)
         source = self.source(request.emulator or "", request.accel)
         cpu = explicit_cpu(request, Platform(source, load_cpu_map()), choices=Choices(pin=pin))
-        return cpu, write(cpu, libvirt_map(), document, Written("xml"), name="domain")
+        return cpu, write(cpu, document, format="xml")
 
     def stored(self, document: bytes) -> bytes:
         """The document as libvirt keeps it."""
