@@ -15,6 +15,11 @@ class Topology(Frozen):
     clusters: int = 1
 
     @property
+    def count(self) -> int:
+        """How many vCPUs that is."""
+        return self.sockets * self.dies * self.clusters * self.cores * self.threads
+
+    @property
     def kind(self) -> Topology:
         """The smallest topology that makes the same of one vCPU's CPU: more of the same do not
         change it.

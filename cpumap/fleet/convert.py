@@ -22,6 +22,7 @@ from cpumap.fleet.gist import Gist, read_gist
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.edit import Edit, cpu_edits, edited
 from cpumap.libvirt.layout import Layout
+from cpumap.pin.expand import refuse_topology
 from cpumap.pin.resolve import DEFAULT_CHOICES, Choices, resolve
 from cpumap.pin.translate import expand_on
 from cpumap.pin.write import KEPT, domain_parts
@@ -145,7 +146,7 @@ class _Learnt:
     """What this process was told in a run."""
 
     answers: dict[Key, Answer] = field(default_factory=dict)
-    changes: dict[str, _Change] = field(default_factory=dict)
+    changes: dict[bytes, _Change] = field(default_factory=dict)
     """What becomes of documents with this gist."""
 
     def add(self, answers: Mapping[Key, Answer]) -> None:
@@ -183,7 +184,7 @@ def convert_batch(
 def _convert(document: Stored, known: _Learnt) -> Outcome | Question:
     try:
         parsed = Document.parse(document.data, document.name, DomainError)
-        gist = read_gist(document.data) if parsed.root.tag == "domain" else None
+        gist = read_gist(document.data, parsed.root) if parsed.root.tag == "domain" else None
         change = known.changes.get(gist.text) if gist else None
         if gist is None or change is None:
             return _asked(document, parsed, gist, known)
@@ -202,6 +203,7 @@ def _asked(
     if reason:
         return Outcome(document.number, document.name, "skipped", reason)
     request = request_of(parsed)
+    refuse_topology(request)  # questions are of one vCPU
     key = question_key(request)
     answer = known.answers.get(key)
     if answer is None:
@@ -257,7 +259,8 @@ def question_key(request: CpuRequest) -> Key:
     features = tuple((feature.name, feature.policy) for feature in request.features)
     topology = request.topology and request.topology.kind
     settings = tuple(
-        (prop.name, prop.value, prop.origin.kind, prop.origin.detail) for prop in request.settings
+        (prop.name, type(prop.value), prop.value, prop.origin.kind, prop.origin.detail)
+        for prop in request.settings  # with the type, since 1 equals True in Python
     )
     return _COUNTED(request), topology, features, settings
 
@@ -328,7 +331,13 @@ class Answers:
         self.asked += 1
         topology = question.request.topology and question.request.topology.kind
         features = tuple(replace(feature, line=0) for feature in question.request.features)
-        request = replace(question.request, where="", features=features, topology=topology, vcpus=1)
+        request = replace(
+            question.request,
+            where="",
+            features=features,
+            topology=topology,
+            vcpus=1 if topology is None else topology.count,
+        )
         try:
             source = self.source(request)
             platform = Platform(source, self.cpu_map)

@@ -272,7 +272,7 @@ def _cpu_fields(document: Document, cpu: Any) -> dict[str, Any]:
         "cache": _cache(document, cpu),
         "maxphysaddr": _maxphysaddr(document, cpu),
         "topology": topology,
-        "vcpus": _product(topology),
+        "vcpus": 1 if topology is None else topology.count,
         "where": document.where(cpu),
     }
 
@@ -371,9 +371,3 @@ def _topology(document: Document, cpu: Any) -> Topology | None:
         threads=count("threads", required=True),
         clusters=count("clusters"),
     )
-
-
-def _product(topology: Topology | None) -> int:
-    if topology is None:
-        return 1
-    return topology.sockets * topology.dies * topology.clusters * topology.cores * topology.threads

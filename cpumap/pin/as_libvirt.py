@@ -14,7 +14,7 @@ from cpumap.cpu.names import FeatureName, Property, Value
 from cpumap.cpu.request import CpuRequest
 from cpumap.errors import ResolveError, UnknownName
 from cpumap.libvirt.cpu_map.map import CpuMap
-from cpumap.pin.expand import DEFAULT_MODELS, OUTSIDE_CPU_OPTION
+from cpumap.pin.expand import DEFAULT_MODELS, OUTSIDE_CPU_OPTION, topology_refused
 from cpumap.sources.platform import Platform
 
 HOST_MODES = {"host-passthrough": "host", "maximum": "max"}
@@ -55,7 +55,7 @@ def libvirt_cpu_args(request: CpuRequest, platform: Platform) -> tuple[str, ...]
 def _refuse_unsupported(request: CpuRequest, cpu_map: CpuMap) -> None:
     """The refusals of libvirt's QEMU driver that depend on the request alone."""
     for reason in (
-        _topology_refused(request),
+        topology_refused(request),
         _cache_refused(request),
         _phys_bits_refused(request),
     ):
@@ -91,14 +91,6 @@ def _refuse_host_dependent(request: CpuRequest) -> None:
                 f"policy 'optional' of feature '{feature.name}' depends on the host: update it "
                 "against one first",
             )
-
-
-def _topology_refused(request: CpuRequest) -> str:
-    topology = request.topology
-    if topology is None:
-        return ""
-    count = topology.sockets * topology.dies * topology.clusters * topology.cores * topology.threads
-    return "" if count == request.vcpus else "CPU topology doesn't match maximum vcpu count"
 
 
 def _cache_refused(request: CpuRequest) -> str:

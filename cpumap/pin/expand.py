@@ -36,8 +36,10 @@ def expand(request: CpuRequest, platform: Platform, *, must_realise: bool = True
     A running QEMU can make no other CPU than it has: where that need not be, its full expansion is
     taken instead, which leaves address bits and microcode revision to QEMU, and what is lacking is
     known for the model alone. Errors: `UnknownName` for a model, feature or machine type nobody
-    knows, `ResolveError` for one that needs a host to be known, `SourceError` when QEMU fails.
+    knows, `ResolveError` for one that needs a host to be known and for what libvirt refuses to
+    define, `SourceError` when QEMU fails.
     """
+    refuse_topology(request)
     source, cpu_map = platform.source, platform.cpu_map
     where = platform.machine_for(request)
     definitions = {definition.name: definition for definition in source.definitions(where.name)}
@@ -69,6 +71,21 @@ def expand(request: CpuRequest, platform: Platform, *, must_realise: bool = True
         unmet=realised.unmet,
         nameless=realised.nameless,
     )
+
+
+def refuse_topology(request: CpuRequest) -> None:
+    """Errors: `ResolveError` with libvirt's reason where the topology is not that of the vCPUs."""
+    reason = topology_refused(request)
+    if reason:
+        raise ResolveError(f"{request.where}: {reason}" if request.where else reason)
+
+
+def topology_refused(request: CpuRequest) -> str:
+    """Why libvirt refuses the topology; empty where it does not (measured on 9.0)."""
+    topology = request.topology
+    if topology is None or topology.count == request.vcpus:
+        return ""
+    return "CPU topology doesn't match maximum vcpu count"
 
 
 def requested_properties(request: CpuRequest, cpu_map: CpuMap) -> Iterable[Property]:

@@ -19,7 +19,13 @@ from cpumap.hosts.described import DescribedHost, asked_of, known_to, lacking_on
 from cpumap.hosts.lack import HOST, OPTION, QEMU, Lack, lack_json, lacks, who_lacks_nameless
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.cpu_map.places import bits_of
-from cpumap.pin.expand import ON, OUTSIDE_CPU_OPTION, expand, requested_properties
+from cpumap.pin.expand import (
+    ON,
+    OUTSIDE_CPU_OPTION,
+    expand,
+    requested_properties,
+    topology_refused,
+)
 from cpumap.runnable.available import option_effects
 from cpumap.sources.platform import Platform
 from cpumap.sources.source import Source
@@ -102,6 +108,11 @@ def check(
     is needed, `SourceError`.
     """
     source, cpu_map = platform.source, platform.cpu_map
+    unfit = topology_refused(request)
+    if unfit:
+        where = platform.machine_for(request).name
+        context = Context(source.version, request.arch, where, source.accel)
+        return Checked(context, request.model or request.mode or "default", refused=unfit)
     if host is None and source.accel == "kvm" and not source.own_host:
         raise InputError(
             f"{source.label} was recorded under KVM and holds no host: name one with --host"

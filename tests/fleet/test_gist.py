@@ -1,16 +1,25 @@
-"""What a document is without what says nothing of a CPU, and that edits found once are right for
-all of one gist.
+"""What a document is without what says nothing of a CPU, and that documents which share a gist
+are converted as each would be alone.
 """
 
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cpumap.fleet.gist import Gist, read_gist
-from cpumap.libvirt.edit import cpu_edits, edited
-from cpumap.libvirt.layout import QEMU_NAMESPACE, read_layout
+from cpumap.errors import CpumapError
+from cpumap.fleet.convert import Answers
+from cpumap.fleet.gist import Gist
+from cpumap.fleet.gist import read_gist as gist_of
+from cpumap.fleet.inputs import Input
+from cpumap.fleet.run import Converted, Inline, convert_all
+from cpumap.libvirt.cpu_map.load import load_cpu_map
+from cpumap.libvirt.layout import QEMU_NAMESPACE
+from cpumap.libvirt.words import libvirt_map
+from cpumap.pin.translate import translate
+from cpumap.sources.choose import Wanted
+from cpumap.system.xml_document import Document
 
 PLAIN = b"""\
 <domain type='kvm'>
@@ -21,37 +30,57 @@ PLAIN = b"""\
   <devices></devices>
 </domain>
 """
-COMMANDLINE = (
+ARGUMENTS = (
     f"<devices></devices><q:commandline xmlns:q='{QEMU_NAMESPACE}'>"
     "<q:arg value='-global'/><q:arg value='x86_64-cpu.level=9'/></q:commandline>"
 ).encode()
+TOPOLOGY = b"</model><topology sockets='1' cores='2' threads='1'/></cpu>"
 TELLING = {
     "emulator": (b"<devices></devices>", b"<devices><emulator>/bin/false</emulator></devices>"),
+    "panic device": (b"<devices></devices>", b"<devices><panic model='hyperv'/></devices>"),
     "feature": (
         b"<devices></devices>",
         b"<features><pmu state='off'/></features><devices></devices>",
     ),
-    "feature in a comment": (b"</model></cpu>", b"</model><!-- --><feature name='avx'/></cpu>"),
-    "where the last element ends": (b"</devices>\n", b"</devices>\n<!-- -->\n"),
-    "argument": (b"<devices></devices>", COMMANDLINE),
-}
-ODD = {
-    "panic device": (b"<devices></devices>", b"<devices><panic model='hyperv'/></devices>"),
-    "twice": (b"<devices></devices>", b"<devices></devices><devices></devices>"),
-    "self-closing": (b"<devices></devices>", b"<devices/>"),
-    "vCPUs one by one": (b"</vcpu>", b"</vcpu><vcpus><vcpu id='0' enabled='no'/></vcpus>"),
-    "another's end": (
-        b"  <os>",
-        b"<numatune><memory mode='strict'/></numatune>  <os>",
-        b"</domain>",
-        b"<memory>1</memory></domain>",
-    ),
-    "a number for no vCPU": (b">2</vcpu>", b"/>", b"</domain>", b"<vcpu>2</vcpu></domain>"),
+    "argument": (b"<devices></devices>", ARGUMENTS),
+    "vCPUs that no topology gives": (b"</model></cpu>", TOPOLOGY, b">2</vcpu>", b">3</vcpu>"),
     "no number": (b">2</vcpu>", b">two</vcpu>"),
+    "no vCPU": (b">2</vcpu>", b">0</vcpu>"),
+    "a number for no vCPU": (b">2</vcpu>", b"/>", b"</domain>", b"<vcpu>2</vcpu></domain>"),
+    "an attribute that ends no tag": (b"'static'>2<", b"'>1'>2>1<"),
+    "where the last element ends": (b"</devices>\n", b"</devices>\n\n"),
+    "an element that should not be there": (
+        b"<devices></devices>",
+        b"<features><hyperv></hyperv></features><devices></devices>",
+        b"<hyperv>",
+        b"<hyperv><title>a</title>",
+    ),
+    "a title that ends the domain": (b"\n</domain>", b"\n<title>a</title>\n</domain>"),
+    "a title in another margin": (b"  <os>", b"    <title>a</title>\n  <os>"),
+    "the first child's margin": (b"  <name>", b"    <name>"),
+}
+UNSHARED = {
     "line ends": (b"\n", b"\r\n"),
     "not ASCII": (b"<name>a", "<name>é".encode()),
-    "nested": (b"<name>a</name>", b"<name>a<name>b</name></name>"),
+    "CDATA": (b">Haswell<", b"><![CDATA[Haswell]]><"),
+    "a comment": (b"</model></cpu>", b"</model><!-- --></cpu>"),
+    "a processing instruction": (b"</model>", b"</model><?a b?>"),
+    "a document type": (b"<domain", b"<!DOCTYPE domain>\n<domain"),
+    "an encoding": (b"<domain", b"<?xml version='1.0' encoding='utf-7'?><domain"),
 }
+SHARED = {
+    "another name": (b">a<", b">b.example<"),
+    "a disk": (b"<devices></devices>", b"<devices>\n    <disk>\n<name/></disk>  </devices>"),
+    "a header": (b"<domain", b"<?xml version=\"1.0\" encoding='UTF-8'?>\n<!-- <cpu/> -->\n<domain"),
+    "a title": (b"  <os>", b"  <title>a</title>\n  <os>"),
+    "metadata": (b"  <vcpu", b"  <metadata><a:cpu xmlns:a='urn:a'/></metadata>\n  <vcpu"),
+    "more vCPUs": (b">2</vcpu>", b">16</vcpu>"),
+    "a placement": (b"'static'>", b"'auto' current='1'>"),
+}
+
+
+def read_gist(document: bytes) -> Gist | None:
+    return gist_of(document, Document.parse(document, "a.xml").root)
 
 
 def changed(case: tuple[bytes, ...]) -> bytes:
@@ -64,75 +93,173 @@ def changed(case: tuple[bytes, ...]) -> bytes:
 
 
 @pytest.mark.parametrize("case", TELLING)
-def test_what_says_something_of_the_cpu_is_never_overlooked(case: str) -> None:
-    plain, other = read_gist(PLAIN), read_gist(changed(TELLING[case]))
-    assert plain is not None and other is not None and plain.text != other.text
+def test_what_says_something_is_never_overlooked(case: str) -> None:
+    first, other = changed(TELLING[case][:2]), changed(TELLING[case])
+    plain, told = read_gist(PLAIN if len(TELLING[case]) == 2 else first), read_gist(other)
+    assert plain is not None and told is not None and plain.text != told.text
 
 
-@pytest.mark.parametrize("case", ODD)
+@pytest.mark.parametrize("case", UNSHARED)
 def test_what_takes_a_closer_look(case: str) -> None:
-    assert read_gist(changed(ODD[case])) is None
+    assert read_gist(changed(UNSHARED[case])) is None
 
 
-def without(silent: bytes) -> Gist:
-    gist = read_gist(PLAIN.replace(b"  <os>", silent + b"  <os>"))
-    assert gist is not None
-    return gist
+@pytest.mark.parametrize("case", SHARED)
+def test_what_says_nothing(case: str) -> None:
+    plain, other = read_gist(PLAIN), read_gist(changed(SHARED[case]))
+    assert plain is not None and other is not None and plain.text == other.text
 
 
-silences = st.lists(
-    st.sampled_from(
-        [
-            b"  <title>cpu</title>\n",
-            b"<description>\n<!-- <cpu/> </description> -->\n</description>\n",
-            b"  <metadata>\n    <a:cpu xmlns:a='urn:a'><cpu/><name>x</name></a:cpu>\n  "
-            b"</metadata>\n",
-            b"  <memory unit='KiB'>4194304</memory>\n",
-            b"    <currentMemory unit='KiB'>1</currentMemory>\n",
-            b"\t<cputune>\n    <vcpupin vcpu='0' cpuset='1'/>\n  </cputune>\n",
-        ]
-    ),
-    unique=True,
-)
-devices = st.sampled_from(
-    [b"<devices></devices>", b"<devices>\n    <disk/>\n<!-- <panic/> -->  </devices>"]
-)
-headers = st.sampled_from([b"", b"<!-- by hand -->\n", b"\n<?some thing?>\n\n"])
-cpus = st.sampled_from([None, "<cpu>\n  <model>EPYC</model>\n</cpu>\n"])
-arguments = st.sampled_from([(), ("-global", "x86_64-cpu.level=13"), ("-cpu", "base,+avx")])
-machines = st.sampled_from([None, "pc-q35-7.2"])
-
-
-@given(silences, devices, headers, cpus, arguments, machines)
-def test_edits_found_once_are_right_for_every_document_of_the_gist(
-    silent: list[bytes],
-    device: bytes,
-    header: bytes,
-    cpu: str | None,
-    extra: tuple[str, ...],
-    machine: str | None,
-) -> None:
-    def edits(document: bytes) -> list[tuple[int, int, bytes]]:
-        return cpu_edits(
-            document, cpu, extra, layout=read_layout(document), name="a.xml", machine=machine
-        )
-
-    other = header + PLAIN.replace(b"  <os>", b"".join(silent) + b"  <os>").replace(
-        b"<devices></devices>", device
-    )
-    mine, theirs = read_gist(PLAIN), read_gist(other)
-    assert mine is not None and theirs is not None and mine.text == theirs.text
-    lasting = mine.within(edits(PLAIN))
-    assert lasting is not None
-    assert edited(other, theirs.outside(lasting)) == edited(other, edits(other))
-    assert theirs.within(edits(other)) == lasting
-
-
-def test_an_edit_in_what_was_cut_out_is_not_remembered() -> None:
+def test_an_edit_in_a_hole_is_not_remembered() -> None:
     gist = read_gist(PLAIN)
     assert gist is not None
-    start = PLAIN.index(b"<vcpu") - 3
+    start = PLAIN.index(b"<vcpu")
     end = PLAIN.index(b"</vcpu>") + len(b"</vcpu>")
-    assert gist.within([(start, start, b"!")]) is None and gist.within([(end, end, b"!")]) is None
-    assert gist.within([(start - 30, end + 3, b"!")]) is None
-    assert gist.within([(end + 3, end + 3, b"!")]) is not None
+    assert gist.within([(start + 1, start + 1, b"!")]) is None
+    assert gist.within([(start - 3, end + 3, b"!")]) is None
+    for at in (start, end):
+        within = gist.within([(at, at, b"!")])
+        assert within is not None and gist.outside(within) == [(at, at, b"!")]
+
+
+MODELS = ("Haswell", "Nehalem", "EPYC")
+names = st.sampled_from(
+    [
+        "<name>{n}</name>",
+        "<name >{n}</name>",
+        "<name>{n}</name >",
+        "<name><![CDATA[{n}]]></name>",
+        "<name>{n}</name><!-- <name>x</name> -->",
+        "<name a='>'>{n}</name>",
+    ]
+)
+uuids = st.sampled_from(
+    [
+        "",
+        "\n  <uuid>1-{n}</uuid>",
+        "\n<uuid>1-{n}</uuid >",
+        "<uuid\n>1</uuid>",
+        "\n    <uuid>{n}<!-- </uuid> --></uuid>",
+    ]
+)
+counts = st.sampled_from(
+    [
+        "<vcpu placement='static'>{c}</vcpu>",
+        "<vcpu>{c}</vcpu>",
+        "<vcpu a='>1'>{c}</vcpu>",
+        "<vcpu a='b'><![CDATA[{c}]]></vcpu>",
+        "<vcpu a='b'><!--3-->{c}</vcpu>",
+        "<vcpu a='b'>{c}x</vcpu>",
+        "<vcpu a='b'/><foo><vcpu a='b'>{c}</vcpu></foo>",
+    ]
+)
+models = st.sampled_from(
+    [
+        "<model>{m}</model>",
+        "<model><![CDATA[{m}]]></model>",
+        "<model >{m}</model >",
+        "<model>{m}<!-- Penryn --></model>",
+        "<model>{m}</model><feature name='avx' policy='disable'/>",
+        "<model>{m}</model><!-- <feature name='avx' policy='disable'/> -->",
+        "<model>{m}</model><topology sockets='1' cores='2' threads='1'/>",
+        "<model>{m}</model><topology sockets='1' cores='2' threads='1' a=' xmlns:a=\"b\"'/>",
+        "<model>{m}</model><numa a='>'><name>{n}</name></numa>",
+    ]
+)
+silences = st.sampled_from(
+    [
+        "",
+        "<title>t</title>",
+        "<title>t</title>{margin}<metadata><title/></metadata>",
+        "<cputune a='>'/>",
+        "<features><hyperv><title>t</title><relaxed state='on'/></hyperv></features>",
+        "<features><hyperv><relaxed state='on'/></hyperv></features>",
+        "<features><hyperv><title xmlns='urn:a'>t</title></hyperv></features><title>t</title>",
+        "<metadata xmlns='urn:a'/>",
+        "<description>d</description><title>t</title>",
+    ]
+)
+devices = st.sampled_from(
+    [
+        "<devices/>",
+        "<devices></devices>",
+        "<devices><disk><emulator>/x</emulator></disk></devices>",
+        "<devices><panic model='hyperv'/></devices>",
+        "<devices><![CDATA[</devices>]]></devices>",
+        "<devices a='<!--'></devices><foo>--></foo>".replace("<!", "&lt;!"),
+        "<devices>\n<devices><panic model='hyperv'/></devices><disk/></devices >",
+        "<devices><disk/></devices><metadata><a:cpu xmlns:a='urn:a'><cpu/></a:cpu></metadata>",
+        "<metadata><devices><panic model='hyperv'/></devices></metadata><devices></devices>",
+        "<metadata a='</metadata>'/>".replace("</", "&lt;/") + "<devices></devices>",
+        ARGUMENTS.decode(),
+    ]
+)
+headers = st.sampled_from(
+    [
+        "",
+        "\n",
+        "<!-- by hand -->\n",
+        "<?xml version='1.0'?>\n",
+        "<?xml version='1.0' encoding='UTF-8'?><!-- a --><?b c?>",
+        "<!DOCTYPE domain>",
+    ]
+)
+
+
+@st.composite
+def domains(draw: st.DrawFn) -> bytes:
+    """A legal document, plain or odd, of few kinds of CPU."""
+    margin = draw(st.sampled_from(["\n  ", "\n    ", "", " "]))
+    parts = [
+        draw(names),
+        draw(uuids),
+        draw(counts),
+        draw(silences).replace("{margin}", margin),
+        "<os><type arch='x86_64' machine='pc-q35-5.2'>hvm</type></os>",
+        f"<cpu mode='custom'>{draw(models)}</cpu>",
+        draw(devices),
+        *draw(st.sampled_from([[], ["<title>t</title>"]])),
+    ]
+    words = {"{n}": str(draw(st.integers(1, 2))), "{c}": str(draw(st.integers(2, 3)))}
+    words["{m}"] = draw(st.sampled_from(MODELS))
+    text = f"{draw(headers)}<domain type='kvm'>{margin}{margin.join(parts)}{margin}</domain>\n"
+    for word, value in words.items():
+        text = text.replace(word, value)
+    return text.lstrip("\n").encode() if text.lstrip("\n").startswith("<?") else text.encode()
+
+
+def alone(document: bytes) -> bytes | None:
+    """What `translate` makes of it; None where it refuses."""
+    try:
+        return translate(document, format="xml", recorded="7.2").encode()
+    except CpumapError:
+        return None
+
+
+def together(documents: list[bytes]) -> list[bytes | None]:
+    """What `convert` makes of them in one run."""
+    answers = Answers(Wanted(recorded="7.2"), load_cpu_map(), libvirt_map())
+    inputs = [Input(f"{n}.xml", f"{n}.xml", data=data) for n, data in enumerate(documents)]
+    try:
+        found = [one for group in convert_all(inputs, Inline(), answers) for one in group]
+    finally:
+        answers.close()
+    return [content_of(one) for one in found]
+
+
+def content_of(one: Converted) -> bytes | None:
+    if one.outcome.status not in ("converted", "explicit"):
+        return None
+    return one.old if one.content is None else one.content
+
+
+CDATA = PLAIN.replace(b"Haswell", b"<![CDATA[Haswell]]>")
+
+
+@given(domains(), domains())
+@example(CDATA, CDATA.replace(b"Haswell", b"Nehalem"))
+@settings(max_examples=60, deadline=None)
+def test_documents_converted_together_become_what_each_becomes_alone(
+    first: bytes, second: bytes
+) -> None:
+    assert together([first, second, first]) == [alone(first), alone(second), alone(first)]
