@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import replace
 
 from cpumap.cli.columns import columns
@@ -24,6 +23,7 @@ from cpumap.runnable.check import Checked, check
 from cpumap.sources.platform import Platform
 from cpumap.sources.source import Source
 from cpumap.system.json_text import json_text
+from cpumap.system.say import put, say
 
 
 def add_check(parser: argparse.ArgumentParser) -> None:
@@ -55,9 +55,7 @@ def run_check(arguments: argparse.Namespace) -> int:
         if host is None and request.mode == "host-model":
             request = _on_own_host(request, source, cpu_map, here, arguments.machine)
         found = check(request, Platform(source, cpu_map, arguments.machine), host=host, here=here)
-    sys.stdout.write(
-        json_text("check", found.to_json()) if arguments.format == "json" else _checked_text(found)
-    )
+    put(json_text("check", found.to_json()) if arguments.format == "json" else _checked_text(found))
     return 0 if found.runnable else 1
 
 
@@ -127,18 +125,15 @@ def run_host(arguments: argparse.Namespace) -> int:
         here = _here(source, cpu_map)
         found = available(Platform(source, cpu_map, arguments.machine), here)
     if here.cpu is not None and not here.msrs:
-        print(
-            "cpumap: this CPU's MSRs cannot be read: features that they hold count as its own",
-            file=sys.stderr,
-        )
+        say("this CPU's MSRs cannot be read: features that they hold count as its own")
     for breach in found.breaches:
-        print(f"cpumap: QEMU breaks its promise: {breach}", file=sys.stderr)
+        say(f"QEMU breaks its promise: {breach}")
     kind: Kind = arguments.kind
     if arguments.format == "json":
         answer = available_json(found, cpu_map, kind, migratable=arguments.migratable)
-        sys.stdout.write(json_text("host", answer))
+        put(json_text("host", answer))
     else:
-        sys.stdout.write(_available_text(found, kind, arguments.migratable, cpu_map))
+        put(_available_text(found, kind, arguments.migratable, cpu_map))
     return 0
 
 
@@ -163,7 +158,7 @@ def _available_text(found: Available, kind: Kind, migratable: bool, cpu_map: Cpu
     ]
     for option in found.options:
         for line in _option_lines(option):
-            print(f"cpumap: {line}", file=sys.stderr)
+            say(line)
     return columns(notes)
 
 

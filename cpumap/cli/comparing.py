@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from cpumap.libvirt.rules.compare import compare
 from cpumap.libvirt.rules.decode import decode
 from cpumap.sources.platform import Platform
 from cpumap.system.json_text import json_text
+from cpumap.system.say import put, say
 
 OWN = "host"
 """Instead of a file: the host that the source runs on."""
@@ -71,7 +71,7 @@ def run_compare(arguments: argparse.Namespace) -> int:
     host = read_described(read_file(arguments.host), cpu_map, name=arguments.host).cpu
     found = compare(host, _one_cpu(arguments.cpu, cpu_map), cpu_map)
     if arguments.error and found.reason:
-        print(f"cpumap: {found.reason}", file=sys.stderr)
+        say(found.reason)
     _write(arguments, "compare", found.to_json(), f"{found.verdict}\n")
     return 1 if found.verdict == "incompatible" else 0
 
@@ -95,7 +95,7 @@ def _compare_on_source(arguments: argparse.Namespace, cpu_map: CpuMap) -> int:
             found = (compare_on(Platform(source, cpu_map, arguments.machine), host, request),)
     verdict = worst(compared.verdict for compared in found)
     if arguments.error and not every and found[0].reason:
-        print(f"cpumap: {found[0].reason}", file=sys.stderr)
+        say(f"{found[0].reason}")
     table = columns([one.machine, one.verdict, one.reason] for one in found) if every else ""
     answer = {"verdict": verdict, "machines": [one.to_json() for one in found]}
     _write(arguments, "compare", answer if every else found[0].to_json(), f"{verdict}\n{table}")
@@ -135,7 +135,7 @@ def _one_request(file: str, cpu_map: CpuMap) -> CpuRequest:
 
 
 def _write(arguments: argparse.Namespace, schema: str, answer: dict[str, Any], text: str) -> None:
-    sys.stdout.write(json_text(schema, answer) if arguments.format == "json" else text)
+    put(json_text(schema, answer) if arguments.format == "json" else text)
 
 
 def add_baseline(parser: argparse.ArgumentParser) -> None:
@@ -197,10 +197,7 @@ def _run_everywhere(
     with open_source(arguments, cpu) as source:
         cpu, disabled = runnable_on_all(Platform(source, cpu_map, arguments.machine), hosts, cpu)
     if disabled:
-        print(
-            f"cpumap: disabled, since not every host's QEMU can give them: {', '.join(disabled)}",
-            file=sys.stderr,
-        )
+        say(f"disabled, since not every host's QEMU can give them: {', '.join(disabled)}")
     return cpu
 
 
@@ -272,17 +269,14 @@ def _cpuid(file: str) -> CpuidData:
     if file != "-" and Path(file).is_char_device():
         data, unread = own_data(Path(file))
         if unread:
-            print(
-                f"cpumap: {unread}: features that MSRs hold are unknown, and left out",
-                file=sys.stderr,
-            )
+            say(f"{unread}: features that MSRs hold are unknown, and left out")
         return data
     return read_cpuid(read_file(file), name=file)
 
 
 def _write_cpu(wanted: str, schema: str, cpu: Cpu, kept: Sequence[str] = ()) -> None:
     if wanted == "xml":
-        sys.stdout.write(cpu_element(cpu, kept))
+        put(cpu_element(cpu, kept))
         return
     features = {feature.name: feature.policy for feature in cpu.features}
     answer: dict[str, Any] = {
@@ -293,4 +287,4 @@ def _write_cpu(wanted: str, schema: str, cpu: Cpu, kept: Sequence[str] = ()) -> 
     }
     if isinstance(cpu, CpuRequest):
         answer = {"mode": cpu.mode, "match": cpu.match, "fallback": cpu.fallback, **answer}
-    sys.stdout.write(json_text(schema, answer))
+    put(json_text(schema, answer))

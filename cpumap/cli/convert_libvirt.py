@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterable
 
 from cpumap.cli.sourcing import open_cpu_map
@@ -14,6 +13,7 @@ from cpumap.pin.resolve import Choices
 from cpumap.sources.choose import Wanted
 from cpumap.sources.libvirt import Hypervisor
 from cpumap.system.json_text import json_text
+from cpumap.system.say import flush, put, put_line, say
 
 
 def run_convert_libvirt(arguments: argparse.Namespace) -> int:
@@ -71,13 +71,14 @@ def _show(results: Iterable[Result], arguments: argparse.Namespace) -> int:
         code = max(code, result.exit_code)
         shown.append(result)
         if arguments.diff:
-            sys.stdout.write(result.diff)
+            put(result.diff)
         for line in (*([result.reason] if result.reason else []), *result.notes):
-            print(f"cpumap: {result.name}: {line}", file=sys.stderr)
+            say(f"{result.name}: {line}")
         if arguments.format == "text" and not arguments.diff:
-            print(f"{_word(result, arguments)}  {result.name}", flush=True)
+            put_line(f"{_word(result, arguments)}  {result.name}")
+            flush()
     if arguments.format == "json":
-        sys.stdout.write(json_text("convert", {"domains": [_json(result) for result in shown]}))
+        put(json_text("convert", {"domains": [_json(result) for result in shown]}))
     return code
 
 

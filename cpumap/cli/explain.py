@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 
+from cpumap.cli.reading import read_file
 from cpumap.cli.sourcing import add_cpu_map_option, open_cpu_map
 from cpumap.cpu.bits import place
 from cpumap.errors import InputError
@@ -15,6 +15,7 @@ from cpumap.runnable.explain_feature import Explained, Held
 from cpumap.runnable.explain_names import ExplainedMachine, ExplainedModel
 from cpumap.runnable.messages import Advice
 from cpumap.system.json_text import json_text
+from cpumap.system.say import put
 
 
 def add_explain(parser: argparse.ArgumentParser) -> None:
@@ -43,12 +44,14 @@ def add_explain(parser: argparse.ArgumentParser) -> None:
 
 
 def run_explain(arguments: argparse.Namespace) -> int:
-    text = sys.stdin.read() if arguments.words == ["-"] else " ".join(arguments.words)
+    text = " ".join(arguments.words)
+    if text == "-":
+        text = read_file("-").decode(errors="replace")
     found = explain(text, open_cpu_map(arguments), arguments.accel, arguments.recorded)
     if arguments.format == "json":
-        sys.stdout.write(json_text("explain", {"accel": arguments.accel, **found.to_json()}))
+        put(json_text("explain", {"accel": arguments.accel, **found.to_json()}))
     else:
-        sys.stdout.write("\n".join("".join(f"{line}\n" for line in part) for part in _parts(found)))
+        put("\n".join("".join(f"{line}\n" for line in part) for part in _parts(found)))
     if found.says_something:
         return 0
     unknown = f": {', '.join(found.unknown)}" if found.unknown else ""

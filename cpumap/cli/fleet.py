@@ -25,6 +25,7 @@ from cpumap.libvirt.words import libvirt_map
 from cpumap.pin.resolve import Choices
 from cpumap.sources.choose import Wanted
 from cpumap.system.files import write_atomically
+from cpumap.system.say import say
 
 if TYPE_CHECKING:
     from cpumap.fleet.report import ConvertReport
@@ -254,10 +255,7 @@ def _writer(
         if writer.complete:
             journal.remove()
         else:
-            print(
-                "cpumap: not everything could be written; with room for it, --resume goes on",
-                file=sys.stderr,
-            )
+            say("not everything could be written; with room for it, --resume goes on")
     finally:
         if journal is not None:
             journal.close()
@@ -297,11 +295,10 @@ def _plain(value: object) -> object:
 def _warn_of_libvirt(arguments: argparse.Namespace) -> None:
     own = [path for path in arguments.paths if os.path.realpath(path).startswith(LIBVIRT_OWN)]
     if own and any(_answers(path) for path in LIBVIRT_SOCKETS):
-        print(
-            f"cpumap: {own[0]} belongs to the libvirtd that runs here: it does not read what is "
+        say(
+            f"{own[0]} belongs to the libvirtd that runs here: it does not read what is "
             "changed there, and "
-            "may overwrite it. --connect qemu:///system converts its domains through it",
-            file=sys.stderr,
+            "may overwrite it. --connect qemu:///system converts its domains through it"
         )
 
 

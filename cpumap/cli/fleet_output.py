@@ -4,6 +4,7 @@ the end.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -18,6 +19,7 @@ from typing import Any, Literal, Self
 from cpumap.fleet.convert import Outcome
 from cpumap.fleet.inputs import found
 from cpumap.fleet.run import Converted
+from cpumap.system.say import plain, plain_lines, put, put_line, put_own, say, say_line
 
 NAMES = {"converted": "converted", "explicit": "already explicit"}
 
@@ -62,7 +64,7 @@ class Display:
     def __exit__(self, *error: object) -> None:
         self._stack.close()
         if error[0] is not None and self.outcomes:
-            print(f"cpumap: stopped after {self._sum()}; --resume goes on", file=sys.stderr)
+            say(f"stopped after {self._sum()}; --resume goes on")
 
     def show(self, group: Sequence[Converted]) -> None:
         """Shows what became of these."""
@@ -90,20 +92,15 @@ class Display:
                 "seconds": round(time.monotonic() - self._started, 3),
                 "sources": self.sources,
             }
-            sys.stdout.write(f'{opening}\n], "summary": {json.dumps(summary)}}}\n')
+            put(f'{opening}\n], "summary": {json.dumps(summary)}}}\n')
         seconds = time.monotonic() - self._started
         rate = sum(self.outcomes.values()) / seconds if seconds else 0
         answered = f"; answers from {', '.join(self.sources)}" if self.sources else ""
-        print(
-            f"cpumap: {self._sum()} in {seconds:.1f} s, {rate:.0f} a second{answered}",
-            file=sys.stderr,
-        )
+        say(f"{self._sum()} in {seconds:.1f} s, {rate:.0f} a second{answered}")
         for (status, reason), count in self._reasons.most_common(REASONS_SHOWN):
-            print(f"cpumap: {status}: {count} times {reason}", file=sys.stderr)
+            say(f"{status}: {count} times {reason}")
         if len(self._reasons) > REASONS_SHOWN:
-            print(
-                f"cpumap: and {len(self._reasons) - REASONS_SHOWN} other reasons", file=sys.stderr
-            )
+            say(f"and {len(self._reasons) - REASONS_SHOWN} other reasons")
 
     def _sum(self) -> str:
         total = sum(self.outcomes.values())
@@ -133,26 +130,24 @@ class Display:
         line = f"{NAMES.get(outcome.status, outcome.status)}: {said.removesuffix(': ')}"
         watched = self._bar is not None and sys.stdout.isatty()
         if not (self._diff or self._quiet or watched):
-            print(line)
+            put_line(line)
         elif outcome.exit_code and self._bar is None:
-            print(line, file=sys.stderr)
+            say_line(line)
         elif outcome.exit_code:
             self._bar.console.print(
-                line, markup=False, highlight=False, emoji=False, soft_wrap=True
+                plain(line), markup=False, highlight=False, emoji=False, soft_wrap=True
             )
 
     def _show_json(self, outcome: Outcome) -> None:
         first = sum(self.outcomes.values()) == 1
-        sys.stdout.write('{"schema": "cpumap.convert/1", "files": [\n' if first else ",\n")
+        put('{"schema": "cpumap.convert/1", "files": [\n' if first else ",\n")
         entry = {
             "file": outcome.name,
             "status": outcome.status,
             "reason": outcome.reason,
             "notes": outcome.notes,
         }
-        sys.stdout.write(
-            json.dumps({key: value for key, value in entry.items() if value}, ensure_ascii=False)
-        )
+        put(json.dumps({key: value for key, value in entry.items() if value}, ensure_ascii=False))
 
     def _show_diff(self, name: str, old: bytes, new: bytes) -> None:
         colour = (
@@ -160,10 +155,13 @@ class Display:
             and not os.environ.get("NO_COLOR")
             and os.environ.get("TERM") != "dumb"
         )
-        for line in unified_diff(_lines(old), _lines(new), f"a/{name}", f"b/{name}"):
+        named = plain(name)
+        for line in unified_diff(_lines(old), _lines(new), f"a/{named}", f"b/{named}"):
             text = line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
+            # A pipe gets it for `patch`, byte for byte; a terminal would obey what is in it.
+            text = plain_lines(text) if sys.stdout.isatty() else text
             code = COLOURS.get(text[0]) if colour else None
-            sys.stdout.write(f"\033[{code}m{text[:-1]}\033[0m\n" if code else text)
+            put_own(f"\033[{code}m{text[:-1]}\033[0m\n" if code else text)
 
     def _open_bar(self) -> None:
         from rich.console import Console
@@ -191,7 +189,7 @@ class Display:
 
 
 def _lines(data: bytes) -> list[str]:
-    return data.decode("utf-8", "backslashreplace").splitlines(keepends=True)
+    return list(io.StringIO(data.decode("utf-8", "backslashreplace"), newline="\n"))
 
 
 def _without_place(outcome: Outcome) -> str:

@@ -15,7 +15,8 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
-from cpumap.errors import CpumapError, InputError, SourceError
+from cpumap.cli.hook_words import KINDS
+from cpumap.errors import CpumapError, InputError
 from cpumap.hooks.install import DIRECTORIES, install, uninstall
 from cpumap.hooks.policy import (
     POLICY,
@@ -27,11 +28,17 @@ from cpumap.hooks.policy import (
     read_policy,
     require_explicit,
 )
-from cpumap.system.files import write_atomically
-from cpumap.system.xml_document import read_input
+from cpumap.system.files import open_regular, write_atomically
+from cpumap.system.say import plain, put_bytes, put_line, say
+from cpumap.system.shape import at_top
+from cpumap.system.xml_document import read_bounded, read_input
 
 REFUSED = {"libvirt": 1, "vdsm": 2, "kubevirt": 1}
 """With 2, vdsm goes on with no other hook."""
+
+
+LIBVIRT_WORDS = 4
+"""DOMAIN OPERATION SUB-OPERATION EXTRA, always (libvirt's page on hooks)."""
 
 
 VDSM_VARIABLE = "_hook_domxml"
@@ -39,7 +46,7 @@ VDSM_VARIABLE = "_hook_domxml"
 
 
 def add_hook(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("kind", choices=("libvirt", "vdsm", "kubevirt"))
+    parser.add_argument("kind", choices=KINDS)
     parser.add_argument(
         "words", metavar="WORD", nargs="*", help="libvirt's: DOMAIN OPERATION SUB-OPERATION EXTRA"
     )
@@ -71,29 +78,47 @@ def add_hook(parser: argparse.ArgumentParser) -> None:
     )
 
 
+class _Late(BaseException):
+    """The time limit is over. No handler of errors on the way may take it for one."""
+
+
 def run_hook(arguments: argparse.Namespace) -> int:
     if arguments.install or arguments.uninstall:
         return _installed(arguments)
     if arguments.check is not None:
         return _checked(arguments)
-    try:
-        policy = read_policy(arguments.policy)
-    except CpumapError as err:  # a policy that cannot be read must not keep guests from running
-        print(f"cpumap: {err}", file=sys.stderr)
-        policy = Policy()
     run: dict[str, Callable[[argparse.Namespace, Policy], int]] = {
         "libvirt": _libvirt,
         "vdsm": _vdsm,
         "kubevirt": _kubevirt,
     }
-    return run[arguments.kind](arguments, policy)
+    policy = _policy(arguments)
+    try:
+        return run[arguments.kind](arguments, policy)
+    except Exception as err:  # not even a mistake of ours may keep a guest from running unasked
+        return _decided(arguments.kind, policy, "", _account(err))
+
+
+def _policy(arguments: argparse.Namespace) -> Policy:
+    try:
+        return read_policy(arguments.policy)
+    except CpumapError as err:  # a policy that cannot be read must not keep guests from running
+        say(str(err))
+        return Policy()
 
 
 def _libvirt(arguments: argparse.Namespace, policy: Policy) -> int:
-    name, operation, sub = (*arguments.words, "", "", "")[:3]
-    document = sys.stdin.buffer.read()
-    error = _guarded(policy, lambda: libvirt_hook(name, operation, sub, document, policy))
-    return _decided(arguments.kind, policy, f"{name} {operation} {sub}", error)
+    def work() -> None:
+        document = read_bounded(sys.stdin.buffer, "<stdin>")
+        if len(arguments.words) != LIBVIRT_WORDS:
+            raise InputError(
+                f"libvirt gives its hook {LIBVIRT_WORDS} words, and this has {len(arguments.words)}"
+            )
+        name, operation, sub, _ = arguments.words
+        libvirt_hook(name, operation, sub, document, policy)
+
+    what = " ".join(arguments.words[: LIBVIRT_WORDS - 1])
+    return _decided(arguments.kind, policy, what, _guarded(policy, work))
 
 
 def _vdsm(arguments: argparse.Namespace, policy: Policy) -> int:
@@ -102,7 +127,7 @@ def _vdsm(arguments: argparse.Namespace, policy: Policy) -> int:
     def work() -> None:
         if not path.is_file():
             raise InputError("_hook_domxml names no file: is this run by vdsm?")
-        document = read_guest(path.read_bytes())
+        document = read_guest(read_input(path))
         if (
             arguments.event == "before_vm_migrate_destination"
         ):  # the guest runs already: its CPU must stay
@@ -114,17 +139,20 @@ def _vdsm(arguments: argparse.Namespace, policy: Policy) -> int:
 
 
 def _kubevirt(arguments: argparse.Namespace, policy: Policy) -> int:
-    given = (arguments.domain or "").encode()
+    given = os.fsencode(arguments.domain or "")
     made = [given]
 
     def work() -> None:
-        name = json.loads(arguments.vmi or "{}").get("metadata", {}).get("name") or ""
+        instance = at_top(json.loads(arguments.vmi or "{}"), "--vmi")
+        metadata = instance.optional("metadata")
+        named = metadata.optional("name") if metadata else None
+        name = named.text if named else ""
         if not name or policy.covers(name):
             made[0] = pinned(read_guest(given, name), policy)
 
     code = _decided(arguments.kind, policy, "onDefineDomain", _guarded(policy, work))
     if code == 0:
-        sys.stdout.buffer.write(made[0])
+        put_bytes(made[0])
     return code
 
 
@@ -132,36 +160,48 @@ def _guarded(policy: Policy, work: Callable[[], None]) -> str:
     """What went wrong, within the policy's time limit; empty when nothing did."""
 
     def late(_signal: int, _frame: FrameType | None) -> None:
-        raise SourceError(f"not judged within {policy.time_limit} s")
+        raise _Late
 
     signal.signal(signal.SIGALRM, late)
-    signal.alarm(policy.time_limit)
     try:
+        signal.alarm(policy.time_limit)
         work()
+        signal.alarm(0)
+    except _Late:
+        return f"not judged within {policy.time_limit} s"
     except CpumapError as err:
         return str(err)
-    except Exception as err:  # whatever it is, a mistake of ours must not keep a guest from running unless so wished
-        return f"{type(err).__name__}: {err}"
+    except (
+        Exception
+    ) as err:  # a mistake of ours must not keep a guest from running unless so wished
+        return _account(err)
     finally:
         signal.alarm(0)
     return ""
 
 
+def _account(err: Exception) -> str:
+    return f"{type(err).__name__}: {err}"
+
+
 def _decided(kind: str, policy: Policy, what: str, error: str) -> int:
     refuse = bool(error) and policy.on_error == "refuse"
     if error:
-        print(f"cpumap: {what}: {'refused' if refuse else 'passed, but'}: {error}", file=sys.stderr)
+        say(f"{plain(what)}: {'refused' if refuse else 'passed, but'}: {error}")
     if policy.log:
-        verdict = "refused" if refuse else "passed"
-        try:
-            with Path(policy.log).open("a") as log:
-                log.write(
-                    f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {kind} {what}: "
-                    f"{verdict}{': ' * bool(error)}{error}\n"
-                )
-        except OSError as err:
-            print(f"cpumap: {policy.log}: {err.strerror}", file=sys.stderr)
+        verdict = f"{'refused' if refuse else 'passed'}{': ' * bool(error)}{error}"
+        _log(policy.log, f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {kind} {what}: {verdict}")
     return REFUSED[kind] if refuse else 0
+
+
+def _log(name: str, line: str) -> None:
+    """Adds a line to the log; that it cannot be written is said, and changes no decision."""
+    try:
+        handle = open_regular(Path(name), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        with os.fdopen(handle, "w", encoding="utf-8") as log:
+            log.write(plain(line) + "\n")
+    except OSError as err:
+        say(f"{name}: {err.strerror}")
 
 
 def _installed(arguments: argparse.Namespace) -> int:
@@ -176,23 +216,22 @@ def _installed(arguments: argparse.Namespace) -> int:
     else:
         paths, said = uninstall(arguments.kind, directory), ""
     for path in paths:
-        print(path)
+        put_line(str(path))
     if said:
-        print(f"cpumap: {said}", file=sys.stderr)
+        say(said)
     return 0
 
 
 def _checked(arguments: argparse.Namespace) -> int:
     policy = read_policy(arguments.policy)
-    print(
-        f"policy: {arguments.policy}{'' if arguments.policy.exists() else ' (not there: the defaults)'}"
-    )
+    absent = "" if arguments.policy.exists() else " (not there: the defaults)"
+    put_line(f"policy: {arguments.policy}{absent}")
     for name in Policy.__dataclass_fields__:
-        print(f"{name.replace('_', '-')}: {getattr(policy, name)}")
+        put_line(f"{name.replace('_', '-')}: {getattr(policy, name)}")
     worst = 0
     for file in arguments.check:
         error = _guarded(policy, partial(_judge_explicit, file, policy))
-        print(f"{file}: {error or 'explicit, and runnable here'}")
+        put_line(f"{file}: {error or 'explicit, and runnable here'}")
         worst = max(worst, int(bool(error)))
     return worst
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -20,6 +19,7 @@ from cpumap.qemu.cpu_option import parse_cpu_option
 from cpumap.sources.machines import find_machine
 from cpumap.sources.platform import Platform
 from cpumap.system.json_text import json_text
+from cpumap.system.say import put, say
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +56,7 @@ def add_expand(parser: argparse.ArgumentParser) -> None:
 def run_expand(arguments: argparse.Namespace) -> int:
     request = _request(arguments)
     if arguments.type == "guest":
-        sys.stdout.write(cpudata_text(_seen_by_a_guest(arguments, request)))
+        put(cpudata_text(_seen_by_a_guest(arguments, request)))
         return 0
     with open_source(arguments, request) as source:
         expansion = expand(
@@ -66,7 +66,7 @@ def run_expand(arguments: argparse.Namespace) -> int:
         )
     static = arguments.type == "static"
     props = expansion.static if static else expansion.full
-    sys.stdout.write(
+    put(
         json_text(
             "expand",
             {
@@ -112,8 +112,8 @@ def run_dump(arguments: argparse.Namespace) -> int:
         )
     cpu = resolve(request, expansion, Choices(pin="custom"))
     for note in cpu.notes:
-        print(f"cpumap: {note}", file=sys.stderr)
-    sys.stdout.write(readconfig(cpu))
+        say(note)
+    put(readconfig(cpu))
     return 0
 
 
@@ -131,9 +131,9 @@ def run_models(arguments: argparse.Namespace) -> int:
             "machine": machine.name,
             "models": [_definition_json(definition) for definition in definitions],
         }
-        sys.stdout.write(json_text("models", answer))
+        put(json_text("models", answer))
     else:
-        sys.stdout.write(columns(_definition_row(definition) for definition in definitions))
+        put(columns(_definition_row(definition) for definition in definitions))
     return 0
 
 
@@ -172,11 +172,9 @@ def run_machines(arguments: argparse.Namespace) -> int:
     if arguments.machine:
         machines = (find_machine(source, arguments.machine),)
     if arguments.format == "json":
-        sys.stdout.write(
-            json_text("machines", {"machines": [_machine_json(machine) for machine in machines]})
-        )
+        put(json_text("machines", {"machines": [_machine_json(machine) for machine in machines]}))
     else:
-        sys.stdout.write(columns(_machine_row(machine) for machine in machines))
+        put(columns(_machine_row(machine) for machine in machines))
     return 0
 
 

@@ -28,6 +28,7 @@ from cpumap.move.target import drift_lines
 from cpumap.qemu.arguments import property_text
 from cpumap.system.files import write_atomically
 from cpumap.system.json_text import json_text
+from cpumap.system.say import put, put_line, say
 
 GUESTS_NAMED = 3
 """Guests that share a drift and are named in text; JSON names all."""
@@ -62,7 +63,7 @@ def run_lock(arguments: argparse.Namespace) -> int:
     if arguments.output:
         write_atomically(arguments.output, text.encode())
     else:
-        sys.stdout.write(text)
+        put(text)
     arguments.machine = moved
     return code
 
@@ -196,26 +197,23 @@ def _matrix(arguments: argparse.Namespace, lock: Lock) -> dict[str, dict[str, tu
 
 def _write(arguments: argparse.Namespace, found: _Found) -> None:
     if arguments.format == "json":
-        sys.stdout.write(json_text("audit", _json(found)))
+        put(json_text("audit", _json(found)))
         return
     for entry in found.audited:
         for line in _lines(entry, found.lock):
-            print(line)
+            put_line(line)
     for title, guests in (("not there any more", found.gone), ("not in the lock", found.new)):
         if guests:
-            print(f"{_named(guests)}: {title}")
+            put_line(f"{_named(guests)}: {title}")
     for host, entries in found.blocked.items():
         for key, missing in entries.items():
             verdict = (
                 f"not on {host} without {', '.join(missing)}" if missing else f"runs on {host}"
             )
-            print(f"{_named(found.guests(key))}: {verdict}")
+            put_line(f"{_named(found.guests(key))}: {verdict}")
     drifted = sum(len(entry.case.guests) for entry in found.audited if not entry.holds)
     sources = ", ".join(found.sources)
-    print(
-        f"cpumap: {drifted} of {len(found.lock.guests)} guests drift; answers from {sources}",
-        file=sys.stderr,
-    )
+    say(f"{drifted} of {len(found.lock.guests)} guests drift; answers from {sources}")
 
 
 def _json(found: _Found) -> dict[str, Any]:

@@ -9,11 +9,14 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from types import FrameType
-from typing import NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from cpumap import __version__
-from cpumap.errors import CpumapError
+from cpumap.cli.hook_words import cut
+from cpumap.errors import CpumapError, SourceError
+from cpumap.system.say import flush, forget_stdout, plain, prepare_streams, put, put_line, say
 
 
 class Command(NamedTuple):
@@ -63,8 +66,12 @@ exit codes:
   0  done, or the answer is yes
   1  the answer is no (incompatible, not runnable, differs, does not hold)
   2  usage, or input that cannot be read
-  3  the source failed (QEMU, libvirt, file system)
+  3  the source failed (QEMU, libvirt, file system), or anything unforeseen
 """
+
+
+LONGEST_ACCOUNT = 300
+"""Characters of an unforeseen error: its message may hold a whole document."""
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
@@ -91,7 +98,7 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
     """The argument parser; with `only`, it knows just that command, so that no other is imported
     or described. With an empty `only` it knows their names.
     """
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="cpumap",
         description="Translates libvirt CPU definitions into explicit QEMU CPUs, and proves that "
         "they hold.",
@@ -120,9 +127,19 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
     return top
 
 
+class _Parser(argparse.ArgumentParser):
+    """As argparse's, which passes over a help that cannot be written and repeats any word."""
+
+    def print_help(self, file: object = None) -> None:
+        put(self.format_help())
+
+    def error(self, message: str) -> NoReturn:
+        super().error(plain(message))
+
+
 class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        print(f"cpumap {__version__}")
+        put_line(f"cpumap {__version__}")
         parser.exit()
 
 
@@ -130,15 +147,23 @@ class _Completion(argparse.Action):
     def __call__(
         self, top: argparse.ArgumentParser, _namespace: object, shell: object, *_: object
     ) -> None:
-        import shtab
-
+        shtab = _shtab()
         if shell not in shtab.SUPPORTED_SHELLS:
             top.error(
                 f"--print-completion: no completion for {shell!r}, only "
                 f"{', '.join(shtab.SUPPORTED_SHELLS)}"
             )
-        print(shtab.complete(parser(), str(shell)))
+        put(shtab.complete(parser(), str(shell)) + "\n")
         top.exit()
+
+
+def _shtab() -> Any:
+    try:
+        return import_module("shtab")
+    except ImportError as err:
+        raise SourceError(
+            "--print-completion needs shtab: pip install 'cpumap[completion]'"
+        ) from err
 
 
 def _function(name: str, verb: str) -> Callable[..., int]:
@@ -155,25 +180,60 @@ def _terminated(number: int, frame: FrameType | None) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command line; the exit code, as documented in `--help`."""
+    prepare_streams()
     with suppress(ValueError):  # signals are the main thread's
         signal.signal(signal.SIGTERM, _terminated)
     words = list(sys.argv[1:] if argv is None else argv)
+    code = _ended(lambda: _run(words))
+    # What was shown last may find no place: that is an end of its own, unless another came first.
+    flushed = _ended(_flushed)
+    return code or flushed
+
+
+def _run(words: Sequence[str]) -> int:
     named = words[0] if words and words[0] in COMMANDS else ""
+    words, after = cut(words) if named == "hook" else (words, [])
+    arguments = parser(named).parse_args(words)
+    if after:
+        arguments.words = after
+    return _function(arguments.command, "run")(arguments)
+
+
+def _flushed() -> int:
     try:
-        arguments = parser(named).parse_args(words)
-        code = _function(arguments.command, "run")(arguments)
-        sys.stdout.flush()
-        return code
+        flush()
+    except CpumapError:
+        forget_stdout()
+        raise
+    return 0
+
+
+def _ended(work: Callable[[], int]) -> int:
+    """The exit code of the work, whatever ends it; what went wrong is said in one line."""
+    try:
+        return work()
     except CpumapError as err:
-        print(f"cpumap: {err}", file=sys.stderr)
+        say(str(err))
         return err.exit_code
     except SystemExit as err:  # argparse has said what is wrong
         return err.code if isinstance(err.code, int) else 2
     except BrokenPipeError:
-        os.dup2(
-            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-        )  # whoever read our output has enough of it
+        forget_stdout()
         return 0
     except KeyboardInterrupt:
-        print("cpumap: interrupted", file=sys.stderr)
+        say("interrupted")
         return 130
+    except Exception as err:  # never 1, which is an answer
+        say(f"unforeseen, please report it: {_account(err)}")
+        return SourceError.exit_code
+
+
+def _account(err: Exception) -> str:
+    """An error that nobody foresaw: what and where. $CPUMAP_TRACEBACK has all of it printed."""
+    import traceback
+
+    if os.environ.get("CPUMAP_TRACEBACK"):
+        traceback.print_exception(err)
+    where = traceback.extract_tb(err.__traceback__)[-1]
+    what = " ".join(f"{type(err).__name__}: {err}".split())
+    return f"{what[:LONGEST_ACCOUNT]} ({Path(where.filename).name}:{where.lineno})"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -30,6 +29,7 @@ from cpumap.sources.platform import Platform
 from cpumap.sources.source import Source
 from cpumap.system.files import write_atomically
 from cpumap.system.json_text import json_text
+from cpumap.system.say import put
 
 
 def add_verify(parser: argparse.ArgumentParser) -> None:
@@ -83,7 +83,7 @@ def run_verify(arguments: argparse.Namespace) -> int:
             [(target, name) for name in machines],
             only=only,
         )
-    sys.stdout.write(
+    put(
         json_text("verify", report.as_json())
         if arguments.format == "json"
         else _report_text(report)
@@ -183,11 +183,9 @@ def run_diff(arguments: argparse.Namespace) -> int:
 
         write_atomically(arguments.report, diff_report(found, cpu_map).encode())
     if arguments.format == "json":
-        sys.stdout.write(
-            json_text("diff", {"differences": [difference.as_json() for difference in found]})
-        )
+        put(json_text("diff", {"differences": [difference.as_json() for difference in found]}))
     else:
-        sys.stdout.write("".join(_difference_text(difference) for difference in found))
+        put("".join(_difference_text(difference) for difference in found))
     return 0 if all(difference.same for difference in found) else 1
 
 

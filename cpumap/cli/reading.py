@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from cpumap.system.xml_document import read_input
+from cpumap.system.xml_document import read_bounded, read_input
 
 
 def read_file(name: str) -> bytes:
     """The content of a file, or of standard input for `-`. Errors: `InputError`."""
-    return sys.stdin.buffer.read() if name == "-" else read_input(Path(name))
+    if name == "-":
+        return read_bounded(sys.stdin.buffer, "<stdin>")
+    return read_input(Path(name))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from cpumap.sources.recorded import RecordedSource, find_recording
 from cpumap.sources.source import Source
 from cpumap.system.data import data_path
 from cpumap.system.files import write_atomically
+from cpumap.system.say import say
 
 
 def add_record(parser: argparse.ArgumentParser) -> None:
@@ -49,10 +49,7 @@ def run_record(arguments: argparse.Namespace) -> int:
     path = path / name if path.is_dir() or not path.suffix else path
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, recording_text(stored).encode())
-    print(
-        f"cpumap: {path}: {len(stored['like'])} models, {len(stored['machines'])} machine types",
-        file=sys.stderr,
-    )
+    say(f"{path}: {len(stored['like'])} models, {len(stored['machines'])} machine types")
     return 0
 
 

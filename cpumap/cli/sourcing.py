@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -15,8 +14,9 @@ from cpumap.cpu.request import CpuRequest
 from cpumap.errors import InputError
 from cpumap.libvirt.cpu_map.load import load_cpu_map
 from cpumap.libvirt.cpu_map.map import CpuMap
-from cpumap.sources.choose import Wanted, choose_source, connected_source
+from cpumap.sources.choose import Wanted, choose_source, connected_source, may_run
 from cpumap.sources.source import Source
+from cpumap.system.say import say
 
 if TYPE_CHECKING:
     from cpumap.hosts.described import DescribedHost
@@ -85,9 +85,9 @@ def open_source(
         return
     source = choose_source(wanted, request or CpuRequest(accel="tcg"))
     if not (arguments.qemu or arguments.qmp or arguments.recorded):
-        print(f"cpumap: answers from {source.label}", file=sys.stderr)
+        say(f"answers from {source.label}")
     if source.accel == "kvm" and not source.own_host and not getattr(arguments, "host", None):
-        print("cpumap: no host is known: the vendor is the model's own", file=sys.stderr)
+        say("no host is known: the vendor is the model's own")
     try:
         yield source
     finally:
@@ -100,7 +100,8 @@ def start_qemu(arguments: argparse.Namespace, request: CpuRequest) -> QemuSource
     """
     from cpumap.sources.live import QemuSource
 
-    binary = arguments.qemu or request.emulator
+    own = request.emulator if request.emulator and may_run(request.emulator, say) else None
+    binary = arguments.qemu or own
     if (
         arguments.qmp
         or arguments.recorded
@@ -128,7 +129,7 @@ def _connected(
             if runs
             else connected_source(hypervisor, wanted, request)
         )
-        print(f"cpumap: answers from {source.label}", file=sys.stderr)
+        say(f"answers from {source.label}")
         try:
             yield source
         finally:

@@ -5,13 +5,13 @@ there.
 from __future__ import annotations
 
 import argparse
-import sys
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 from cpumap.cpu.expansion import Expansion
 from cpumap.cpu.explicit import ExplicitCpu
 from cpumap.sources.platform import Platform
+from cpumap.system.say import say
 
 if TYPE_CHECKING:
     from cpumap.move.target import Target
@@ -71,5 +71,5 @@ def targeted(
             )
         moved, drift = held(cpu, expansion, platform, target, place)
     for line in drift:
-        print(f"cpumap: will differ: {line}", file=sys.stderr)
+        say(f"will differ: {line}")
     return moved

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -28,6 +27,7 @@ from cpumap.pin.write import beyond_cpu_xml
 from cpumap.qemu.arguments import args_text
 from cpumap.sources.platform import Platform
 from cpumap.system.json_text import json_text
+from cpumap.system.say import put, put_bytes, say
 from cpumap.system.xml_document import Document
 
 if TYPE_CHECKING:
@@ -94,12 +94,12 @@ def run_translate(arguments: argparse.Namespace) -> int:
         meant, expansion = expand_on(host, request, platform)
         cpu = targeted(arguments, resolve(meant, expansion, choices), expansion, platform)
     for note in cpu.notes:
-        print(f"cpumap: {note}", file=sys.stderr)
+        say(note)
     words = cpu_map if arguments.cpu_map else libvirt_map()
     if arguments.format == "cpu-xml":
         _say_beyond(cpu, words)
     text = write(cpu, document, format=arguments.format, style=arguments.style, cpu_map=words)
-    sys.stdout.buffer.write(text)
+    put_bytes(text)
     return 0
 
 
@@ -149,7 +149,7 @@ def _as_libvirt_does(
             replace(request, machine=arguments.machine or request.machine),
             Platform(source, cpu_map),
         )
-    sys.stdout.write(
+    put(
         args_text(words)
         if arguments.format == "args"
         else json_text("translate", {"args": list(words)})
@@ -160,8 +160,4 @@ def _as_libvirt_does(
 def _say_beyond(cpu: ExplicitCpu, cpu_map: CpuMap) -> None:
     count = len(beyond_cpu_xml(cpu, cpu_map))
     if count:
-        print(
-            f"cpumap: {count} properties have no words in <cpu>; --format xml keeps them as "
-            "-global",
-            file=sys.stderr,
-        )
+        say(f"{count} properties have no words in <cpu>; --format xml keeps them as -global")

@@ -30,8 +30,20 @@ SCRIPT = """#!/bin/sh
 {mark}
 # A cpumap that cannot be started at all keeps no guest from running.
 command -v {python} >/dev/null || exit 0
-exec {python} -m cpumap hook --policy {policy} {event}-- {kind} "$@"
+# -I: no module comes from the working directory, the environment or a user's own site-packages.
+exec {python} -I -c {start} hook --policy {policy} {event}-- {kind} "$@"
 """
+
+
+START = """import sys
+sys.path.append({place!r})
+try:
+    from cpumap.cli.main import main
+except ImportError as err:
+    sys.exit(print("cpumap: cannot be started:", err, file=sys.stderr))
+sys.exit(main())
+"""
+"""`sys.exit(None)` exits with 0. The place is that of a cpumap that is not installed, but run."""
 
 
 def install(kind: str, directory: Path, policy: Path) -> list[Path]:
@@ -44,8 +56,10 @@ def install(kind: str, directory: Path, policy: Path) -> list[Path]:
             raise InputError("is there already and not cpumap's: it stays", str(path))
     for path in paths:
         event = f"--event {path.parent.name} " if kind == "vdsm" else ""
+        start = START.format(place=str(Path(__file__).resolve().parents[2]))
         text = SCRIPT.format(
             mark=MARK,
+            start=shlex.quote(start),
             python=shlex.quote(sys.executable),
             kind=kind,
             policy=shlex.quote(str(policy)),

@@ -5,6 +5,7 @@ calls libvirt.
 from __future__ import annotations
 
 import json
+import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -24,7 +25,9 @@ from cpumap.pin.write import domain_xml, lasting
 from cpumap.qemu.arguments import property_text
 from cpumap.sources.choose import Wanted, choose_source
 from cpumap.sources.platform import Platform
-from cpumap.system.files import write_atomically
+from cpumap.system.files import open_regular, read_regular, write_atomically
+from cpumap.system.shape import at_top
+from cpumap.system.trust import reason_not_to_obey
 from cpumap.system.xml_document import Document
 
 OnError = Literal["pass", "refuse"]
@@ -34,6 +37,18 @@ POLICY = Path("/etc/cpumap/hook.toml")
 
 
 STATE = "/var/lib/cpumap"
+
+
+POLICY_LIMIT = 1024 * 1024
+"""Bytes."""
+
+
+STATE_LIMIT = 1024 * 1024
+"""Bytes; what is written has some 20,000."""
+
+
+LONGEST = 3600
+"""Seconds. libvirt waits for its hooks, and everything that asks about the domain with it."""
 
 
 FILTERS = (("migrate", "begin"), ("restore", "begin"))
@@ -61,7 +76,9 @@ class Policy:
     on_error: OnError = "pass"
     """What becomes of a domain whose CPU is not as it should be, or cannot be judged."""
     recorded: str = ""
-    """The release to ask; empty: the domain's own emulator through the cache, else a recording."""
+    """The release to ask; empty: the recording of the machine type's release."""
+    run_emulator: bool = False
+    """Whether to ask the domain's own emulator instead, if the file is trusted: a hook runs as root."""
     state: str = STATE
     """Where the CPUs that started guests had are kept, to be compared when they are restored;
     empty: nowhere.
@@ -69,7 +86,7 @@ class Policy:
     log: str = ""
     """A file that gets a line for every decision; empty: none."""
     time_limit: int = 5
-    """Seconds after which a judgement counts as an error."""
+    """Seconds, 1 to 3600, after which a judgement counts as an error."""
 
     def covers(self, name: str) -> bool:
         """Whether the domain of this name is to be looked at."""
@@ -78,17 +95,28 @@ class Policy:
 
 
 def read_policy(path: Path) -> Policy:
-    """The policy of the file; the default one where there is no such file. Errors: `InputError`."""
+    """The policy of the file; the default one where there is no such file.
+
+    Errors: `InputError`, also for a file that somebody else than root and the caller may write.
+    """
     try:
-        stored = tomllib.loads(path.read_text())
+        stored = tomllib.loads(_own_text(path))
     except FileNotFoundError:
         return Policy()
-    except (OSError, ValueError) as err:
+    except (OSError, ValueError, RecursionError) as err:
         raise InputError(f"cannot be read: {err}", str(path)) from err
     known = {field.name: getattr(Policy(), field.name) for field in fields(Policy)}
     return Policy(
         **{_key(key, known, path): _value(key, value, known, path) for key, value in stored.items()}
     )
+
+
+def _own_text(path: Path) -> str:
+    handle = open_regular(path, os.O_RDONLY)
+    with os.fdopen(handle, "rb") as stream:
+        if reason := reason_not_to_obey(path, handle):
+            raise InputError(f"is not obeyed: {reason}", str(path))
+        return stream.read(POLICY_LIMIT).decode()
 
 
 def _key(key: str, known: Mapping[str, object], path: Path) -> str:
@@ -110,9 +138,10 @@ def _value(key: str, value: Any, known: Mapping[str, Any], path: Path) -> Any:
             raise InputError(f"{key} is a list of strings", str(path))
         return tuple(value)
     if type(value) is not type(default):
-        raise InputError(
-            f"{key} is {'a number' if isinstance(default, int) else 'a string'}", str(path)
-        )
+        kind = {bool: "true or false", int: "a number"}.get(type(default), "a string")
+        raise InputError(f"{key} is {kind}", str(path))
+    if type(value) is int and not 1 <= value <= LONGEST:
+        raise InputError(f"{key} is from 1 to {LONGEST} seconds", str(path))
     return value
 
 
@@ -136,7 +165,8 @@ def judge(document: Document, policy: Policy) -> Judged:
     """
     request = request_of(document)
     cpu_map = load_cpu_map()
-    source = choose_source(Wanted(recorded=policy.recorded or None), request)
+    wanted = Wanted(recorded=policy.recorded or None, start=policy.run_emulator)
+    source = choose_source(wanted, request)
     try:
         expansion = expand(request, Platform(source, cpu_map))
     finally:
@@ -174,16 +204,26 @@ def remember(document: Document, judged: Judged, policy: Policy) -> None:
 def require_same(document: Document, judged: Judged, policy: Policy) -> None:
     """Raises `Drift` when the guest was started with another CPU than it would get now."""
     path = Path(policy.state) / f"{_uuid(document)}.json"
-    if not policy.state or not path.is_file():
+    if not policy.state or not path.exists():
         return
-    stored = json.loads(path.read_bytes())
-    differing = differences(stored["cpu"], judged.given)
+    qemu, was = _remembered(path)
+    differing = differences(was, judged.given)
     if differing:
         raise Drift(
-            f"it was started with another CPU (QEMU {stored['qemu']}) than QEMU "
+            f"it was started with another CPU (QEMU {qemu}) than QEMU "
             f"{judged.cpu.context.qemu} would give"
             f" it: {', '.join(differing[:5])}{', …' if len(differing) > 5 else ''}"
         )
+
+
+def _remembered(path: Path) -> tuple[str, Mapping[str, Value]]:
+    """The QEMU and the CPU that a guest was started with. Errors: `InputError`."""
+    try:
+        stored = at_top(json.loads(read_regular(path, STATE_LIMIT)), str(path))
+    except (OSError, ValueError, RecursionError) as err:
+        raise InputError(f"cannot be read: {err}", str(path)) from err
+    cpu = stored.key("cpu").values
+    return stored.key("qemu").text, {str(name): value for name, value in cpu.items()}
 
 
 def differences(was: Mapping[str, Value], now: Mapping[PropertyName, Value]) -> list[str]:

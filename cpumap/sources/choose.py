@@ -4,7 +4,7 @@ recording.
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from cpumap.cpu.names import Accel
 from cpumap.cpu.request import CpuRequest
 from cpumap.errors import UnknownName
 from cpumap.sources.source import Source
+from cpumap.system.trust import reason_not_to_run
 
 if TYPE_CHECKING:
     from cpumap.sources.libvirt import Hypervisor
@@ -29,6 +30,12 @@ class Wanted(Frozen):
     """A release, or a file of `cpumap record`."""
     accel: Accel | None = None
     machine: str | None = None
+    start: bool = True
+    """Whether a QEMU that the user did not name may be started: the document's own, or that on
+    PATH.
+    """
+    tell: Callable[[str], None] | None = None
+    """Is told why a document's own emulator is not asked."""
     cache: bool = True
     """Whether a started QEMU's answers are kept in the user's cache and taken from there."""
 
@@ -44,13 +51,19 @@ def choose_source(wanted: Wanted, request: CpuRequest) -> Source:
         return _attached(wanted.qmp)
     if wanted.recorded:
         return _recorded(wanted.recorded, accel)
-    if (
-        request.emulator
-        and os.access(request.emulator, os.X_OK)
-        and Path(request.emulator).is_file()
-    ):
+    if wanted.start and request.emulator and may_run(request.emulator, wanted.tell):
         return started(request.emulator, accel, cache=wanted.cache)
     return newest_recorded(wanted.machine or request.machine, accel)
+
+
+def may_run(emulator: str, tell: Callable[[str], None] | None = None) -> bool:
+    """Whether a document's word is enough to start its emulator; `tell` is told why not."""
+    if Path(emulator).is_absolute() and not Path(emulator).exists():
+        return False  # of another machine: nothing to be told
+    reason = reason_not_to_run(emulator)
+    if reason and tell is not None:
+        tell(f"the domain's emulator {emulator} is not run: {reason}; --qemu names one to run")
+    return not reason
 
 
 def connected_source(hypervisor: Hypervisor, wanted: Wanted, request: CpuRequest) -> Source:
@@ -63,7 +76,7 @@ def connected_source(hypervisor: Hypervisor, wanted: Wanted, request: CpuRequest
         return choose_source(wanted, request)
     accel = wanted.accel or request.accel
     emulator = request.emulator or hypervisor.emulator(request.arch, request.machine, accel)
-    if hypervisor.is_local and os.access(emulator, os.X_OK):
+    if hypervisor.is_local and may_run(emulator, wanted.tell):
         return started(emulator, accel, cache=wanted.cache)
     return _recorded(".".join(hypervisor.version().split(".")[:2]), accel)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -36,6 +38,30 @@ def _replace(target: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_directory(target.parent)
+
+
+def read_regular(path: Path, limit: int) -> bytes:
+    """The bytes of a regular file, at most `limit`; never waits for a pipe. Errors: `OSError`."""
+    handle = open_regular(path, os.O_RDONLY)
+    with os.fdopen(handle, "rb") as stream:
+        data = stream.read(limit + 1)
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, f"too large: the limit is {limit // 2**20} MiB", str(path))
+    return data
+
+
+def open_regular(path: Path, flags: int) -> int:
+    """A handle of what must be a regular file: a pipe or device is not waited for. Errors:
+    `OSError`.
+    """
+    try:
+        handle = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    except ValueError as err:  # a name with NUL
+        raise OSError(errno.EINVAL, str(err), str(path)) from err
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "no regular file", str(path))
+    return handle
 
 
 OF_CONTENT = frozenset({"security.evm", "security.ima"})

@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from lxml import etree
 
@@ -30,11 +30,21 @@ def read_input(path: str | PathLike[str]) -> bytes:
     """
     try:
         with Path(path).open("rb") as file:
-            data = file.read(SIZE_LIMIT + 1)
+            return read_bounded(file, str(path))
     except OSError as err:
         raise InputError(err.strerror or str(err), str(path)) from err
+
+
+def read_bounded(stream: IO[bytes], name: str) -> bytes:
+    """All bytes of the stream; `InputError` when they are more than `SIZE_LIMIT`, or cannot be
+    read.
+    """
+    try:
+        data = stream.read(SIZE_LIMIT + 1)
+    except OSError as err:
+        raise InputError(err.strerror or str(err), name) from err
     if len(data) > SIZE_LIMIT:
-        raise InputError(f"too large: the limit is {SIZE_LIMIT // 2**20} MiB", str(path))
+        raise InputError(f"too large: the limit is {SIZE_LIMIT // 2**20} MiB", name)
     return data
 
 

@@ -5,6 +5,7 @@ libvirtd.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -206,6 +207,138 @@ def test_differences_count_what_is_on() -> None:
         "gone-on on → absent",
         "new-on absent → on",
     ]
+
+
+@pytest.mark.parametrize("name", ["--", "-", "-h", "--policy", "--install", "", "libvirt", "a\nb"])
+def test_no_name_of_a_domain_evades_the_policy(policy: Path, explicit: str, name: str) -> None:
+    for given, code in ((DOMAIN, 1), (explicit, 0)):
+        assert libvirt(policy, "start begin", given, name).returncode == code
+
+
+@pytest.mark.parametrize("words", [(), ("web",), ("web", "start", "begin", "-", "more")])
+def test_words_that_libvirt_never_gives_follow_the_policy(
+    policy: Path, explicit: str, words: tuple[str, ...]
+) -> None:
+    done = hook("--policy", str(policy), "--", "libvirt", *words, given=explicit)
+    assert done.returncode == 1
+    assert "libvirt gives its hook 4 words" in done.stderr
+
+
+def test_a_domains_name_forges_no_line(policy: Path) -> None:
+    name = "x\n2030-01-01T00:00:00 libvirt web start begin: passed\x1b[2J\x85"
+    done = libvirt(policy, "start begin", DOMAIN, name)
+    assert done.returncode == 1
+    logged = (policy.parent / "hook.log").read_text()
+    for text in (done.stderr, logged):
+        assert (text.count("\n"), "\x1b" in text, "\x85" in text) == (1, False, False)
+
+
+def test_a_policy_that_others_may_write_is_not_obeyed(policy: Path) -> None:
+    for mode in (0o666, 0o660, 0o602):
+        policy.chmod(mode)
+        done = libvirt(policy, "start begin", DOMAIN)
+        assert done.returncode == 0
+        assert f"{policy}: is not obeyed: " in done.stderr
+        assert main(["hook", "libvirt", "--check", "--policy", str(policy)]) == 2
+    policy.chmod(0o644)
+    assert libvirt(policy, "start begin", DOMAIN).returncode == 1
+
+
+def test_a_policy_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    policy = tmp_path / "hook.toml"
+    os.mkfifo(policy)
+    done = libvirt(policy, "start begin", DOMAIN)
+    assert (done.returncode, "no regular file" in done.stderr) == (0, True)
+
+
+BAD_POLICIES = {
+    "TOML": b"on-error = ",
+    "depth": b"a = " + b"[" * 5000,
+    "bytes": b"log = '\xff'",
+    "no time": b"time-limit = 0",
+    "less than no time": b"time-limit = -1",
+    "a long time": b"time-limit = 1000000000000000000000000000000",
+    "time as text": b"time-limit = '5'",
+    "unknown": b"on-eror = 'pass'",
+    "log in no directory": b"log = '/no/such/directory/log'",
+    "log of no name": b'log = "a\\u0000b"',
+    "log is a directory": b"log = '/'",
+    "state in no directory": b"state = '/proc/none'",
+    "recorded": b"recorded = '0.1'",
+}
+
+
+@pytest.mark.parametrize("text", BAD_POLICIES.values(), ids=BAD_POLICIES)
+@pytest.mark.parametrize("operation", ["start begin", "started begin"])
+def test_whatever_is_wrong_passes_unless_refusing_is_wished(
+    tmp_path: Path, text: bytes, operation: str
+) -> None:
+    policy = tmp_path / "hook.toml"
+    policy.write_bytes(text)
+    for given in (DOMAIN, "garbage"):
+        done = libvirt(policy, operation, given)
+        assert (done.returncode, done.stdout) == (0, "")
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("locale", ["C", "xx_YY.nonsense"])
+def test_no_locale_keeps_a_guest_from_running(policy: Path, locale: str) -> None:
+    policy.write_text(policy.read_text().replace("'refuse'", "'pass'"))
+    command = [sys.executable, "-m", "cpumap", "hook", "--policy", str(policy), "--", "libvirt"]
+    for name in ("wéb → \u2028", "\udcff\udc80"):
+        words = [os.fsencode(word) for word in (*command, name, "start", "begin", "-")]
+        env = {"LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+        done = subprocess.run(
+            words, input=DOMAIN.encode(), capture_output=True, env=env, timeout=60, cwd=TREE
+        )
+        assert (done.returncode, done.stdout) == (0, b"")
+        assert b"Traceback" not in done.stderr
+
+
+def test_a_log_that_is_a_pipe_is_not_waited_for(policy: Path, explicit: str) -> None:
+    os.mkfifo(policy.parent / "hook.log")
+    assert libvirt(policy, "start begin", explicit).returncode == 0
+
+
+@pytest.mark.parametrize("kept", ["[]", "1", "{}", '{"qemu": 1, "cpu": {}}', "{", "[" * 99999])
+def test_a_remembered_cpu_of_the_wrong_shape_is_named(
+    policy: Path, explicit: str, kept: str
+) -> None:
+    assert libvirt(policy, "started begin", explicit).returncode == 0
+    (file,) = (policy.parent / "state").iterdir()
+    file.write_text(kept)
+    done = libvirt(policy, "restore begin", explicit)
+    assert (done.returncode, str(file) in done.stderr) == (1, True)
+
+
+def test_an_installed_hook_takes_no_module_from_where_it_is_called(
+    tmp_path: Path, policy: Path, explicit: str
+) -> None:
+    where = ["--hooks-dir", str(tmp_path / "hooks"), "--policy", str(policy)]
+    assert main(["hook", "libvirt", "--install", *where]) == 0
+    here = tmp_path / "here"
+    here.mkdir()
+    for module in ("cpumap", "argparse", "json", "signal", "tomllib"):
+        (here / f"{module}.py").write_text(f"open({str(tmp_path / 'entered')!r}, 'w')")
+    script = tmp_path / "hooks/qemu.d/50-cpumap"
+    for given, code in ((explicit, 0), (DOMAIN, 1)):
+        call = [str(script), "--", "start", "begin", "-"]
+        env = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(here)}
+        done = subprocess.run(call, input=given.encode(), timeout=60, cwd=here, env=env)
+        assert done.returncode == code
+    assert not (tmp_path / "entered").exists()
+
+
+def test_an_installed_hook_without_cpumap_keeps_no_guest_from_running(
+    tmp_path: Path, policy: Path
+) -> None:
+    where = ["--hooks-dir", str(tmp_path / "hooks"), "--policy", str(policy)]
+    assert main(["hook", "libvirt", "--install", *where]) == 0
+    script = tmp_path / "hooks/qemu.d/50-cpumap"
+    script.write_text(script.read_text().replace("from cpumap.cli.main", "from cpumap.cli.gone"))
+    call = [str(script), "web", "start", "begin", "-"]
+    done = subprocess.run(call, input=DOMAIN.encode(), timeout=60, capture_output=True)
+    assert (done.returncode, done.stderr[:27]) == (0, b"cpumap: cannot be started: ")
 
 
 def test_install_keeps_a_hook_of_the_users_own(tmp_path: Path, policy: Path, explicit: str) -> None:

@@ -1,0 +1,76 @@
+"""Whether a file is the system's or the caller's own, so that nobody else decides what is in it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+LINKS_FOLLOWED = 40
+"""As many as Linux follows (path_resolution(7))."""
+
+
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+"""An access control list that lets somebody write shows in the group's bits (acl(5))."""
+
+
+def reason_not_to_run(path: str) -> str:
+    """Why a program must not be run on a document's word; empty when it may be.
+
+    It may from an absolute path of which every directory, link and the file itself belong to root
+    or to the caller and can be written by nobody else. Where others may write, even a sticky
+    directory is not enough: they could have put the file there first.
+    """
+    if not Path(path).is_absolute():
+        return "its path is not absolute"
+    try:
+        for place, status in _steps(Path(path)):
+            if reason := _of_others(place, status):
+                return reason
+            last = status
+    except (OSError, ValueError) as err:
+        return getattr(err, "strerror", None) or str(err)
+    if not stat.S_ISREG(last.st_mode) or not os.access(path, os.X_OK):
+        return "it is no program"
+    return ""
+
+
+def reason_not_to_obey(path: Path, handle: int) -> str:
+    """Why an open file must not be obeyed, by its owner and mode; empty when it may be."""
+    return _of_others(path, os.fstat(handle))
+
+
+def _of_others(place: Path, status: os.stat_result) -> str:
+    if status.st_uid not in (0, os.geteuid()):
+        return f"{place} belongs to another user"
+    if status.st_mode & _OTHERS_WRITE and not stat.S_ISLNK(status.st_mode):
+        return f"{place} can be written by others"
+    return ""
+
+
+def _steps(path: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Every directory and link on the way to the file, and the file, each with its own status."""
+    reached = Path("/")
+    yield reached, reached.lstat()
+    parts = list(path.parts[1:])
+    links = 0
+    while parts:
+        part = parts.pop(0)
+        if part == "..":
+            reached = reached.parent  # nothing behind us is a link any more
+            continue
+        step = reached / part
+        status = step.lstat()
+        yield step, status
+        if not stat.S_ISLNK(status.st_mode):
+            reached = step
+            continue
+        links += 1
+        if links > LINKS_FOLLOWED:
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        target = step.readlink()
+        if target.is_absolute():
+            reached = Path("/")
+        parts = [part for part in target.parts if part != "/"] + parts
