@@ -35,10 +35,10 @@ matrix: venv ## measures where a guest's CPU stays the same, and writes the tabl
 regenerate: venv ## rewrites the golden files in tests/pin/cases and shows what changed
 	$(python) -m pytest -q tests/pin/test_cases.py --regenerate
 
-record: venv ## records Debian's four QEMUs anew into data/expansions, tcg and kvm
+record: venv ## records the QEMUs of tools/fetch-qemus anew into data/x86_64/expansions, tcg and kvm
 	tools/fetch-qemus
-	for release in 5.2 7.2 10.0 11.1; do for accel in tcg kvm; do \
-	  $(python) -m cpumap record --qemu "$$CPUMAP_QEMUS/bin/qemu-$$release" --accel $$accel || exit; done; done
+	for release in 5.2 7.2 8.2-ubuntu 10.0.2 10.0 11.1; do for accel in tcg kvm; do \
+	  $(python) -m cpumap record --qemu "$$CPUMAP_QEMUS/bin/qemu-$$release" --accel $$accel -o data/x86_64/expansions || exit; done; done
 
 bench: venv ## start-up, conversion and the like, as ratios, measured on this machine
 	$(python) tools/bench.py $(ARGS)

@@ -59,8 +59,9 @@ def regenerate(request: pytest.FixtureRequest) -> bool:
 def private_cache(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Keeps every test away from the user's cache, and from another test's."""
+    """Keeps every test away from the user's cache and recordings, and from another test's."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
 
 
 @pytest.fixture(scope="session")

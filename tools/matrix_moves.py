@@ -25,7 +25,8 @@ from cpumap.proof.verify import look
 from cpumap.qemu.arguments import smp_option
 from cpumap.sources.live import QemuSource
 from cpumap.sources.platform import Platform
-from cpumap.sources.recorded import RecordedSource, find_recording
+from cpumap.sources.recorded import RecordedSource
+from cpumap.sources.recordings import find_recording
 
 Style = Literal["naive", "libvirt", "static", "ours"]
 Outcome = Literal["same", "as predicted", "unknown", "NOT PREDICTED", "refused", "not runnable"]

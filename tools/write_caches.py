@@ -1,4 +1,4 @@
-"""Writes data/caches.json: what each QEMU says in the CPUID leaves about caches, which no CPU
+"""Writes data/x86_64/caches.json: what each QEMU says in the CPUID leaves about caches, which no CPU
 property describes.
 
     tools/write_caches.py [QEMU...]      default: every $CPUMAP_QEMUS/bin/qemu-X.Y
@@ -53,7 +53,7 @@ def main() -> None:
         sorted(releases.items(), key=lambda entry: [int(part) for part in entry[0].split(".")])
     )
     write_atomically(
-        data_path("caches.json"), _text(ordered, [json.loads(text) for text in leaves]).encode()
+        data_path("x86_64", "caches.json"), _text(ordered, [json.loads(text) for text in leaves]).encode()
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from cpumap.arch.x86.cpuid import CpuidData
@@ -70,7 +70,7 @@ def run_expand(arguments: argparse.Namespace) -> int:
         json_text(
             "expand",
             {
-                "context": asdict(expansion.context),
+                "context": expansion.context.as_json(),
                 "model": {
                     "name": "base" if static else expansion.model.name,
                     "props": dict(sorted(props.items())),

@@ -7,12 +7,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from cpumap.cli.progress import progress_bar
-from cpumap.errors import InputError, UnknownName
+from cpumap.errors import InputError
 from cpumap.sources.live import QemuSource
 from cpumap.sources.record import record, recording_text
-from cpumap.sources.recorded import RecordedSource, find_recording
+from cpumap.sources.recorded import RecordedSource
+from cpumap.sources.recordings import recording_name, recording_of, user_directory
 from cpumap.sources.source import Source
-from cpumap.system.data import data_path
 from cpumap.system.files import write_atomically
 from cpumap.system.say import say
 
@@ -27,7 +27,8 @@ def add_record(parser: argparse.ArgumentParser) -> None:
         "--output",
         metavar="FILE|DIR",
         type=Path,
-        help="where to write (default: VERSION_ARCH_ACCEL.json among cpumap's own recordings)",
+        help="where to write (default: VERSION_ARCH_ACCEL.json among your own recordings, where "
+        "--recorded finds it)",
     )
 
     parser.add_argument(
@@ -44,8 +45,8 @@ def run_record(arguments: argparse.Namespace) -> int:
     with ExitStack() as closing, progress_bar() as progress:
         source = closing.enter_context(QemuSource(arguments.qemu, arguments.accel))
         stored = record(source, _reference(arguments, source, closing), progress)
-    name = f"{source.version}_{source.arch}_{source.accel}.json"
-    path = arguments.output or data_path("expansions")
+    name = recording_name(source.build(), source.arch, source.accel)
+    path = arguments.output or user_directory()
     path = path / name if path.is_dir() or not path.suffix else path
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, recording_text(stored).encode())
@@ -56,12 +57,11 @@ def run_record(arguments: argparse.Namespace) -> int:
 def _reference(arguments: argparse.Namespace, source: QemuSource, closing: ExitStack) -> Source:
     if source.accel == "tcg":
         return source
-    try:
-        recorded = RecordedSource(arguments.reference or find_recording(source.version, "tcg"))
-    except UnknownName:
-        return closing.enter_context(QemuSource(arguments.qemu, "tcg"))
-    if (recorded.version, recorded.accel) != (source.version, "tcg"):
-        raise InputError(
-            f"{arguments.reference} is not a recording of QEMU {source.version} under tcg"
-        )
-    return recorded
+    build = source.build()
+    path = arguments.reference or recording_of(build, "tcg", source.arch)
+    recorded = RecordedSource(path) if path else None
+    if recorded and recorded.accel == "tcg" and recorded.build().is_same(build):
+        return recorded
+    if arguments.reference:
+        raise InputError(f"{arguments.reference} is not a recording of QEMU {build} under tcg")
+    return closing.enter_context(QemuSource(arguments.qemu, "tcg"))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from cpumap.cpu.bits import Bit
+from cpumap.cpu.build import Build
 from cpumap.cpu.frozen import NONE_YET, Frozen
 from cpumap.cpu.names import Accel, Property, PropertyName, Value
 
@@ -22,6 +23,17 @@ class Context(Frozen):
     machine: str
     """The machine type, aliases resolved: `pc-q35-7.2`."""
     accel: Accel
+    build: Build | None = None
+    """Which QEMU by more than its version; None where nobody asked."""
+
+    @property
+    def whose(self) -> Build:
+        """The build, as far as it is known."""
+        return self.build or Build(self.qemu)
+
+    def as_json(self) -> dict[str, str]:
+        """What people are told of it."""
+        return {"qemu": self.qemu, "arch": self.arch, "machine": self.machine, "accel": self.accel}
 
 
 class CpuModel(Frozen):

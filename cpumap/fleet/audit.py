@@ -23,7 +23,8 @@ from cpumap.pin.resolve import resolve
 from cpumap.pin.write import lasting
 from cpumap.proof.difference import GuestDifference, caused_differences
 from cpumap.sources.platform import Platform
-from cpumap.sources.recorded import RecordedSource, find_recording
+from cpumap.sources.recorded import RecordedSource
+from cpumap.sources.recordings import recording_of
 from cpumap.sources.source import Source
 
 EDITED = "definition: edited since it was locked"
@@ -195,7 +196,7 @@ def _as_if(
     """
     before, after = locked.values, now.values
     here, there = locked.context, now.context
-    if here.qemu == there.qemu:
+    if here.whose.is_same(there.whose):
         return before, after
     _fill(before, after, _of_release(source, here.qemu, now.model))
     _fill(after, before, _of_release(_recorded(here), there.qemu, locked.model))
@@ -224,10 +225,8 @@ def _of_release(source: Source | None, version: str, model: str) -> Mapping[Prop
 
 
 def _recorded(context: Context) -> Source | None:
-    try:
-        return RecordedSource(find_recording(context.qemu, context.accel))
-    except CpumapError:
-        return None
+    path = recording_of(context.whose, context.accel)
+    return None if path is None else RecordedSource(path)
 
 
 class _Causes:
@@ -269,6 +268,8 @@ class _Causes:
         self._rest = "QEMU's own default: compat property or build"
         if here.qemu != there.qemu:
             self._rest = f"QEMU: {here.qemu} is not {there.qemu}"
+        elif not here.whose.is_same(there.whose):
+            self._rest = f"QEMU: {here.whose} is not {there.whose}"
         elif here.accel != there.accel:
             self._rest = f"accelerator: {here.accel} is not {there.accel}"
 

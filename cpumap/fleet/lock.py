@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cpumap.arch.x86.cpuid import LeafId, Registers
+from cpumap.cpu.build import Build
 from cpumap.cpu.expansion import Context, CpuModel
 from cpumap.cpu.explicit import ExplicitCpu
 from cpumap.cpu.names import Property, PropertyName, Value
@@ -189,12 +190,18 @@ def _cpu_of(stored: Mapping[str, Any]) -> LockedCpu:
     )
     guest = _guest_of(stored["guest"]) if "guest" in stored else None
     return LockedCpu(
-        Context(**stored["context"]),
+        _context_of(stored["context"]),
         _request_of(stored["request"]),
         stored["model"],
         properties,
         guest,
     )
+
+
+def _context_of(stored: Mapping[str, Any]) -> Context:
+    """Locks of earlier versions hold no build."""
+    build = stored.get("build")
+    return Context(**{**stored, "build": Build(**build) if build else None})
 
 
 def _guest_of(stored: Mapping[str, Any]) -> GuestCpu:

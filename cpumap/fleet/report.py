@@ -24,7 +24,8 @@ from cpumap.move.predict import PredictedDifference
 from cpumap.proof.diff import CpuDifference
 from cpumap.proof.difference import GuestDifference, PropertyDifference, bits_of
 from cpumap.qemu.arguments import property_text
-from cpumap.sources.recorded import RecordedSource, recordings
+from cpumap.sources.recorded import RecordedSource
+from cpumap.sources.recordings import upstream
 
 MODELS_DRAWN = 40
 """Rows of the drift map: the models that most guests have."""
@@ -264,7 +265,7 @@ def drift_maps(
             cpu = cpus.get(str(guest.get("cpu")))
             if cpu is not None and cpu.context.accel == accel:
                 models[cpu.request.model or cpu.model] += 1
-        sources = [RecordedSource(path) for path in recordings() if path.stem.endswith(f"_{accel}")]
+        sources = [RecordedSource(found.path) for found in upstream(accel)]
         if models and sources:
             found.append(_drift_map(accel, models, sources))
     return found

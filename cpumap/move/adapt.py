@@ -51,8 +51,9 @@ def adapt(cpu: ExplicitCpu, source: Source, target: Source, machine: str | None 
     machine type the target does not have.
     """
     place = find_machine(target, machine or cpu.context.machine)
-    moved = replace(cpu, context=Context(target.version, target.arch, place.name, target.accel))
-    if target.version == source.version:
+    where = Context(target.version, target.arch, place.name, target.accel, target.build())
+    moved = replace(cpu, context=where)
+    if target.build().is_same(source.build()):
         return Adapted(moved)
     model = cpu.model if cpu.model in {d.name for d in target.definitions(place.name)} else "base"
     ours = {prop.name: prop for prop in cpu.properties}

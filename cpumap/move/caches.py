@@ -1,4 +1,4 @@
-"""What a guest reads of caches, which no property describes: `data/caches.json`, for any
+"""What a guest reads of caches, which no property describes: `data/x86_64/caches.json`, for any
 topology.
 """
 

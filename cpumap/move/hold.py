@@ -37,7 +37,7 @@ def hold(
     if only is None:
         return moved.cpu, prediction
     kept = only | {prop.name for prop in expansion.asked}
-    if target.source.version != source.version:
+    if not target.source.build().is_same(source.build()):
         kept |= _unlike(moved.cpu, target.source)
     return replace(
         moved.cpu, properties=tuple(prop for prop in moved.cpu.properties if prop.name in kept)
@@ -53,7 +53,7 @@ def foreseen(
     """What a guest will see differ when this CPU, which has these realised properties, is the
     moved one there.
     """
-    if cpu.context.qemu == moved.cpu.context.qemu:
+    if cpu.context.whose.is_same(moved.cpu.context.whose):
         return NOTHING
     return predict(
         cpu,

@@ -1,9 +1,9 @@
 """What a guest will see change when its CPU moves to another QEMU release, said before anything is
 started. Pure.
 
-The facts are data: `data/drift.json` (what QEMU's code does in one release and not in another, each
+The facts are data: `data/x86_64/drift.json` (what QEMU's code does in one release and not in another, each
 with its cause) and
-`data/caches.json` (what each release says about caches, which no property describes).
+`data/x86_64/caches.json` (what each release says about caches, which no property describes).
 """
 
 from __future__ import annotations

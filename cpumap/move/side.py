@@ -61,4 +61,4 @@ def widened(count: int) -> int:
 @cache
 def stored_facts(name: str) -> dict[str, Any]:
     """A file of `data/`, read once."""
-    return cast(dict[str, Any], json.loads(data_path(name).read_bytes()))
+    return cast(dict[str, Any], json.loads(data_path("x86_64", name).read_bytes()))

@@ -15,7 +15,8 @@ from cpumap.move.predict import Prediction
 from cpumap.pin.compact import changing_properties
 from cpumap.sources.choose import started
 from cpumap.sources.platform import Platform
-from cpumap.sources.recorded import RecordedSource, find_recording, recordings
+from cpumap.sources.recorded import RecordedSource
+from cpumap.sources.recordings import find_recording, shipped
 from cpumap.sources.source import Source
 
 
@@ -86,7 +87,5 @@ def drift_lines(prediction: Prediction) -> Iterator[str]:
 
 def _changing(cpu: ExplicitCpu, source: Source, place: Source) -> frozenset[PropertyName]:
     """What changes within the two QEMUs, and in any that is recorded."""
-    known = [
-        RecordedSource(path) for path in recordings() if path.stem.endswith(f"_{source.accel}")
-    ]
+    known = [RecordedSource(found.path) for found in shipped(source.accel)]
     return changing_properties(cpu, [source, place, *known])

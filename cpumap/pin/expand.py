@@ -60,7 +60,9 @@ def expand(request: CpuRequest, platform: Platform, *, must_realise: bool = True
             full, {n: n for n in definition.unavailable if full.get(PropertyName(n)) is True}
         )
     return Expansion(
-        context=Context(source.version, request.arch, where.name, source.accel),
+        context=Context(
+            source.version, request.arch, where.name, source.accel, source.build()
+        ),
         model=replace(model, name=_versioned(definition, definitions)),
         definition=definition,
         asked=asked,

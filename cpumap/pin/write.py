@@ -5,7 +5,7 @@ Decides nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from cpumap.cpu.explicit import ExplicitCpu
@@ -184,7 +184,7 @@ def explicit_json(cpu: ExplicitCpu, cpu_map: CpuMap, style: Style = "plus") -> d
     the notes.
     """
     return {
-        "context": asdict(cpu.context),
+        "context": cpu.context.as_json(),
         "model": cpu.model,
         "typename": cpu.typename,
         "enforce": cpu.enforce,

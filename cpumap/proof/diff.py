@@ -93,7 +93,7 @@ def _steps(a: Expansion, source_a: Source, b: Expansion, source_b: Source) -> li
         steps += _step(
             f"machine type: {here.machine} is not {there.machine}", source_a, there.machine, named
         )
-    elsewhere = (here.qemu, here.accel) != (there.qemu, there.accel)
+    elsewhere = here.accel != there.accel or not here.whose.is_same(there.whose)
     return [*steps, (_qemu_step(a, b) if elsewhere else steps[-1][0], b.full)]
 
 
@@ -113,6 +113,8 @@ def _model_step(a: Expansion, b: Expansion) -> str:
 def _qemu_step(a: Expansion, b: Expansion) -> str:
     if a.context.qemu != b.context.qemu:
         return f"QEMU: {a.context.qemu} is not {b.context.qemu}"
+    if not a.context.whose.is_same(b.context.whose):
+        return f"QEMU: {a.context.whose} is not {b.context.whose}"
     return f"accelerator: {a.context.accel} is not {b.context.accel}"
 
 

@@ -5,16 +5,42 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from cpumap.cpu.build import Build, digest_of
 from cpumap.cpu.expansion import CpuModel, Definition, ExpansionType, Machine
 from cpumap.cpu.names import PropertyName, Value
+from cpumap.cpu.vendors import vendor_among
 from cpumap.errors import UnknownName
 from cpumap.qemu.qmp import CommandFailed, Conversation
 from cpumap.qemu.warnings import ASKED_IN_VAIN
+
+BARE = "base"
+"""The model that has every property of its architecture."""
 
 
 def version_of(answer: Mapping[str, Any]) -> str:
     qemu = answer["qemu"]
     return f"{qemu['major']}.{qemu['minor']}.{qemu['micro']}"
+
+
+def build_of(session: Conversation) -> Build:
+    """Which QEMU this is: what it calls itself, and a digest of what it offers."""
+    version = session.execute("query-version")
+    machines = [machine.name for machine in machines_of(session.execute("query-machines"))]
+    types = session.execute("qom-list-types", implements="cpu", abstract=False)
+    return Build(
+        version_of(version),
+        version.get("package", ""),
+        digest_of(machines, [entry["name"] for entry in types], _bare_properties(session)),
+        vendor_among(machines),
+    )
+
+
+def _bare_properties(session: Conversation) -> list[str]:
+    """The CPU properties of the bare model; none where the architecture has no such model."""
+    try:
+        return list(expanded_by(session, CpuModel(BARE), "full"))
+    except CommandFailed:
+        return []
 
 
 def machines_of(answer: Iterable[Mapping[str, Any]]) -> tuple[Machine, ...]:

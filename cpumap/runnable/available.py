@@ -120,7 +120,7 @@ def available(platform: Platform, here: ThisMachine, *, options: bool = True) ->
     best = _best(source, name, definitions, features - blocking, str(limit[_VENDOR]), cpu_map)
     family, model, stepping = (int(limit[number]) for number in _NUMBERS)
     return Available(
-        context=Context(source.version, source.arch, name, source.accel),
+        context=Context(source.version, source.arch, name, source.accel, source.build()),
         features=features,
         emulated=None if here.cpu is None else frozenset(_emulated(features, here, cpu_map)),
         blocking=blocking & features,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import asdict
 from typing import Any
 
 from cpumap.cpu.host import ThisMachine
@@ -29,7 +28,7 @@ def available_json(
         "signature": [found.family, found.model, found.stepping],
         "features": _features(properties, model, cpu_map),
         "usable-models": [name for name in cpu_map.models if found.models.get(name) == ()],
-        "context": asdict(context),
+        "context": context.as_json(),
         "kind": kind,
         "migratable": migratable,
         "vendor-id": found.vendor,

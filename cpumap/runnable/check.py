@@ -5,7 +5,7 @@ anything starts.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cpumap.cpu.bits import Bit, CpuidBits, place
@@ -81,7 +81,7 @@ class Checked:
         return {
             "runnable": self.runnable,
             "enforce-fails": self.enforce_fails,
-            "context": asdict(self.context),
+            "context": self.context.as_json(),
             "model": self.model,
             "missing": [lack_json(lack) for lack in self.missing],
             "forbidden": [lack_json(lack) for lack in self.forbidden],
@@ -119,7 +119,7 @@ def check(
         )
     name = platform.machine_for(request).name
     platform = replace(platform, machine=name)
-    context = Context(source.version, request.arch, name, source.accel)
+    context = Context(source.version, request.arch, name, source.accel, source.build())
     if host is not None:
         request = request_on(host, request, cpu_map, known_to(source, name))
     known, unknown = _without_unknown(request, platform, name)

@@ -12,7 +12,8 @@ from cpumap.libvirt.cpu_map.entries import Alias, Feature
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.proof.difference import bit_names
 from cpumap.runnable.messages import Place
-from cpumap.sources.recorded import RecordedSource, find_recording, recordings
+from cpumap.sources.recorded import RecordedSource
+from cpumap.sources.recordings import find_recording, upstream
 from cpumap.system.data import data_path
 
 
@@ -75,5 +76,5 @@ def known_to(cpu_map: CpuMap, accel: Accel, recorded: str | None = None) -> Know
     facts = tomllib.loads(data_path("features.toml").read_text(encoding="utf-8"))
     if recorded:
         return Known(cpu_map, (RecordedSource(find_recording(recorded, accel)),), facts)
-    paths = [path for path in recordings() if path.stem.endswith(f"_{accel}")]
+    paths = [found.path for found in upstream(accel)]
     return Known(cpu_map, tuple(map(RecordedSource, paths)), facts)

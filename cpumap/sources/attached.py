@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from cpumap.cpu.build import Build
 from cpumap.cpu.expansion import CpuModel, Definition, ExpansionType, Machine, Realised
 from cpumap.cpu.names import Accel, PropertyName, Value
 from cpumap.errors import CannotRealise, UnknownName
-from cpumap.qemu.answers import definitions_of, expanded_by, machines_of, version_of
+from cpumap.qemu.answers import build_of, definitions_of, expanded_by, machines_of, version_of
 from cpumap.qemu.qmp import Conversation
 from cpumap.sources.realised import bits_in, named_bits, read_realised
 from cpumap.sources.source import Source
@@ -30,6 +31,9 @@ class AttachedSource(Source):
             "qom-get", path="/machine", property="type"
         ).removesuffix("-machine")
         self.label = f"running QEMU {self.version} ({session.label})"
+
+    def build(self) -> Build:
+        return build_of(self._session)
 
     def machines(self) -> tuple[Machine, ...]:
         """Of the QEMU's machine types, the one that it runs counts as the default."""

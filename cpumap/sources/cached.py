@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from cpumap.cpu.build import Build
 from cpumap.cpu.expansion import CpuModel, Definition, ExpansionType, Machine, Realised
 from cpumap.cpu.names import Accel, PropertyName, Value
 from cpumap.errors import SourceError
@@ -38,6 +39,9 @@ class CachedSource(Source):
         self.version: str = about["version"]
         self.arch: str = about["arch"]
         self.label = f"QEMU {self.version} ({binary})"
+
+    def build(self) -> Build:
+        return Build(**self._answer(["build"], lambda: asdict(self._live().build())))
 
     def machines(self) -> tuple[Machine, ...]:
         kept = self._answer(

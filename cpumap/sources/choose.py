@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cpumap.cpu.frozen import Frozen
+from cpumap.cpu.machine_type import machine_type
 from cpumap.cpu.names import Accel
 from cpumap.cpu.request import CpuRequest
+from cpumap.cpu.vendors import vendor_of
 from cpumap.errors import UnknownName
+from cpumap.sources.machines import advice, has_machine
 from cpumap.sources.source import Source
 from cpumap.system.trust import reason_not_to_run
 
@@ -53,7 +56,7 @@ def choose_source(wanted: Wanted, request: CpuRequest) -> Source:
         return _recorded(wanted.recorded, accel)
     if wanted.start and request.emulator and may_run(request.emulator, wanted.tell):
         return started(request.emulator, accel, cache=wanted.cache)
-    return newest_recorded(wanted.machine or request.machine, accel)
+    return recorded_for(wanted.machine or request.machine, accel)
 
 
 def may_run(emulator: str, tell: Callable[[str], None] | None = None) -> bool:
@@ -102,23 +105,28 @@ def _attached(address: str) -> Source:
 
 
 def _recorded(wanted: str, accel: Accel) -> Source:
-    from cpumap.sources.recorded import RecordedSource, find_recording
+    from cpumap.sources.recorded import RecordedSource
+    from cpumap.sources.recordings import find_recording
 
     return RecordedSource(find_recording(wanted, accel))
 
 
-def newest_recorded(machine: str | None, accel: Accel) -> Source:
-    """The newest shipped recording that knows this machine type (by name or alias). Errors:
-    `UnknownName`.
-    """
-    from cpumap.sources.recorded import RecordedSource, recordings
+def recorded_for(machine: str | None, accel: Accel) -> Source:
+    """The recording that answers for this machine type (a name or alias; None: any QEMU's default).
 
-    for path in reversed([path for path in recordings() if path.stem.endswith(f"_{accel}")]):
-        source = RecordedSource(path)
-        if machine is None or any(
-            machine in (known.name, known.alias) for known in source.machines()
-        ):
-            return source
+    It is that of the type's own release, whose answer starts there, else that of the next release
+    which knows the type; a vendor's types are known to the vendor's QEMUs. For a type without a
+    release it is the newest. Errors: `UnknownName`.
+    """
+    from cpumap.sources.recorded import RecordedSource
+    from cpumap.sources.recordings import knowing, recordings, shipped
+
+    asked = machine_type(machine or "")
+    for known in (shipped(accel), recordings(accel)):
+        for found in knowing(known, asked.release, vendor_of(asked.name)):
+            source = RecordedSource(found.path)
+            if machine is None or has_machine(source, machine):
+                return source
     raise UnknownName(
-        f"no recorded QEMU has machine type {machine!r} under {accel}; name a --qemu that does"
+        f"no recorded QEMU has machine type {machine!r} under {accel}: {advice(asked)}"
     )

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Self
 
+from cpumap.cpu.build import Build
 from cpumap.cpu.expansion import CpuModel, Definition, ExpansionType, Machine, Realised
 from cpumap.cpu.names import Accel, PropertyName, Value
 from cpumap.errors import SourceError, UnknownName
 from cpumap.qemu.answers import (
+    build_of,
     definitions_of,
     expanded_by,
     expansion_command,
@@ -39,7 +41,12 @@ class QemuSource(Source):
         self.version = version_of(bare.execute("query-version"))
         self.arch: str = bare.execute("query-target")["arch"]
         self.label = f"QEMU {self.version} ({self.binary})"
+        self._build: Build | None = None
         self.machines_of = machines_of(bare.execute("query-machines"))
+
+    def build(self) -> Build:
+        self._build = self._build or build_of(self._session("none"))
+        return self._build
 
     def machines(self) -> tuple[Machine, ...]:
         return self.machines_of

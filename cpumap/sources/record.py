@@ -20,6 +20,7 @@ from cpumap.sources.recorded import (
     NOT_RECORDED,
     SCHEMA,
     derived_definition,
+    offered_by,
     with_spellings,
 )
 from cpumap.sources.source import Source
@@ -74,6 +75,8 @@ def record(source: QemuSource, reference: Source, progress: Progress = lambda *_
     stored = _stored(source, answers)
     stored["realised"] = factorise(_realised(reference, stored, progress), stored)
     _check_lossless(source, stored, answers)
+    if stored["offers"] != offered_by(stored):
+        raise SourceError("recording is not lossless: QEMU offers something that is not in it")
     return stored
 
 
@@ -93,6 +96,8 @@ def _stored(source: QemuSource, answers: _Answers) -> Facts:
     stored: Facts = {
         "schema": SCHEMA,
         "qemu": source.version,
+        "package": source.build().package,
+        "offers": source.build().offers,
         "arch": source.arch,
         "accel": source.accel,
         "machines": {m.name: _machine_facts(m, _tables(answers)) for m in answers.machines},

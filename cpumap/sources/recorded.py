@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from cpumap.cpu.build import Build, digest_of
 from cpumap.cpu.expansion import CpuModel, Definition, ExpansionType, Machine, Realised
 from cpumap.cpu.names import Accel, PropertyName, Value
+from cpumap.cpu.vendors import vendor_among
 from cpumap.errors import SourceError, UnknownName
 from cpumap.sources.layers import Layer
 from cpumap.sources.source import Source
-from cpumap.system.data import data_path
 
 SCHEMA = "cpumap.expansions/1"
 
@@ -65,8 +66,20 @@ def derived_definition(
     }
 
 
+def offered_by(stored: Facts) -> str:
+    """The digest of what the recorded QEMU offers, as a live one's is made."""
+    first = next(entry["table"] for entry in stored["machines"].values() if entry["table"])
+    definitions = Layer(stored["definition"], stored["like"])
+    typenames = [
+        str(definitions.facts(model, first).get("typename", f"{model}-{stored['arch']}-cpu"))
+        for model in stored["like"]
+    ]
+    bare = Layer(stored["full"], stored["like"]).facts("base", first)
+    return digest_of(stored["machines"], typenames, with_spellings(bare, stored["spellings"]))
+
+
 class RecordedSource(Source):
-    """A `Source` over one file of `data/expansions/`, or one that `cpumap record` wrote for the
+    """A `Source` over one file of `data/x86_64/expansions/`, or one that `cpumap record` wrote for the
     user.
     """
 
@@ -79,6 +92,8 @@ class RecordedSource(Source):
         self.arch: str = stored["arch"]
         self.accel: Accel = stored["accel"]
         self.label = f"recorded QEMU {self.version}"
+        if vendor := self.build().vendor:
+            self.label += f" of {vendor}"
         self._lacking: Mapping[str, str] = stored["lacking"]
         self._full, self._realised, self._definition, self._hidden = (
             Layer(stored[kind], stored["like"])
@@ -88,6 +103,14 @@ class RecordedSource(Source):
         self._tables: dict[str, str] = {
             name: entry["table"] for name, entry in stored["machines"].items() if entry["table"]
         }
+
+    def build(self) -> Build:
+        """As recorded; a recording that does not hold it yet offers what it has answers for."""
+        stored = self._stored
+        offers = stored.get("offers") or offered_by(stored)
+        return Build(
+            self.version, stored.get("package", ""), offers, vendor_among(stored["machines"])
+        )
 
     def machines(self) -> tuple[Machine, ...]:
         return tuple(
@@ -273,31 +296,3 @@ def _read(path: Path) -> dict[str, Any]:
     if missing := sorted(_PARTS - stored.keys()):
         raise SourceError(f"{path}: not a whole recording: it lacks {', '.join(missing)}")
     return stored
-
-
-def recordings() -> list[Path]:
-    """The shipped recordings, oldest QEMU first."""
-    return sorted(
-        data_path("expansions").glob("*.json"),
-        key=lambda path: _release(path.name.partition("_")[0]),
-    )
-
-
-def find_recording(wanted: str, accel: Accel, arch: str = "x86_64") -> Path:
-    """The recording that a release (`7.2`, `10.0.13`) or a file name means. Errors:
-    `UnknownName`.
-    """
-    if "/" in wanted or wanted.endswith(".json"):
-        return Path(wanted)
-    for path in reversed(recordings()):
-        release, _, rest = path.stem.partition("_")
-        if rest == f"{arch}_{accel}" and (release == wanted or release.startswith(f"{wanted}.")):
-            return path
-    have = sorted({path.name.partition("_")[0] for path in recordings()}, key=_release)
-    raise UnknownName(
-        f"no recording of QEMU {wanted} for {arch} and {accel}; there are {', '.join(have)}"
-    )
-
-
-def _release(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".") if part.isdigit())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from cpumap.cpu.build import Build
 from cpumap.cpu.expansion import CpuModel, Definition, ExpansionType, Machine, Realised
 from cpumap.cpu.names import Accel, PropertyName, Value
 
@@ -41,6 +42,9 @@ class Source(Protocol):
     def starts_guests(self) -> bool:
         """Whether its QEMU is started on this machine, whose CPU and kernel are then its host."""
         return bool(self.binary)
+
+    def build(self) -> Build:
+        """Which QEMU it is, by more than its version."""
 
     def machines(self) -> tuple[Machine, ...]:
         """Every machine type, in the source's order."""

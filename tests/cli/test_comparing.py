@@ -23,7 +23,8 @@ from cpumap.libvirt.cpu_element import cpu_element
 from cpumap.libvirt.cpu_map.load import load_cpu_map
 from cpumap.runnable.compare import compare_all, compare_on, runnable_on_all, worst
 from cpumap.sources.platform import Platform
-from cpumap.sources.recorded import RecordedSource, find_recording
+from cpumap.sources.recorded import RecordedSource
+from cpumap.sources.recordings import find_recording
 
 CPU_MAP = load_cpu_map()
 KVM = RecordedSource(find_recording("7.2", "kvm"))

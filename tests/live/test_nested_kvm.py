@@ -27,7 +27,8 @@ from cpumap.pin.resolve import resolve
 from cpumap.proof.guest import GuestCpu, differences, parse_records
 from cpumap.qemu.arguments import cpu_arguments
 from cpumap.sources.platform import Platform
-from cpumap.sources.recorded import RecordedSource, find_recording
+from cpumap.sources.recorded import RecordedSource
+from cpumap.sources.recordings import find_recording
 from tests.support.paths import TREE
 
 pytestmark = pytest.mark.live

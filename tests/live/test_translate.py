@@ -21,7 +21,8 @@ from cpumap.pin.write import explicit_arguments, readconfig
 from cpumap.qemu.qmp import Session
 from cpumap.sources.live import QemuSource
 from cpumap.sources.platform import Platform
-from cpumap.sources.recorded import RecordedSource, find_recording
+from cpumap.sources.recorded import RecordedSource
+from cpumap.sources.recordings import find_recording
 
 pytestmark = pytest.mark.live
 

@@ -27,7 +27,8 @@ from cpumap.proof.difference import REALIZE, bit_names, bits_of, guest_differenc
 from cpumap.proof.guest import GuestCpu
 from cpumap.qemu.arguments import smp_option
 from cpumap.sources.platform import Platform
-from cpumap.sources.recorded import RecordedSource, find_recording
+from cpumap.sources.recorded import RecordedSource
+from cpumap.sources.recordings import find_recording
 from cpumap.system.data import data_path
 
 OLD, NEW = "5.2", "7.2"
@@ -234,11 +235,11 @@ def test_caches_that_no_property_describes(
 
 
 def rules() -> Iterator[dict[str, object]]:
-    yield from json.loads(data_path("drift.json").read_bytes())["rules"]
+    yield from json.loads(data_path("x86_64", "drift.json").read_bytes())["rules"]
 
 
 def test_every_rule_gives_a_cause_and_a_measured_release() -> None:
-    known = json.loads(data_path("drift.json").read_bytes())["releases"]
+    known = json.loads(data_path("x86_64", "drift.json").read_bytes())["releases"]
     for rule in rules():
         assert rule["cause"] and rule["since"] in known and rule["bits"]
 

@@ -29,7 +29,8 @@ from cpumap.runnable.available import Available, OptionEffect, available, listed
 from cpumap.runnable.available_json import available_json
 from cpumap.runnable.check import Checked, check
 from cpumap.sources.platform import Platform
-from cpumap.sources.recorded import RecordedSource, find_recording
+from cpumap.sources.recorded import RecordedSource
+from cpumap.sources.recordings import find_recording
 from cpumap.system.json_text import json_text
 from tests.support.cpuid_words import data_of
 

@@ -13,7 +13,8 @@ from cpumap.qemu.qmp import Session
 from cpumap.sources.attached import AttachedSource
 from cpumap.sources.cached import CachedSource
 from cpumap.sources.live import QemuSource
-from cpumap.sources.recorded import RecordedSource, find_recording
+from cpumap.sources.recorded import RecordedSource
+from cpumap.sources.recordings import find_recording
 from cpumap.sources.source import Source
 
 
