@@ -12,13 +12,13 @@ from cpumap.cpu.host import UNKNOWN_MACHINE, ThisMachine
 from cpumap.cpu.request import CpuRequest
 from cpumap.hosts.described import read_described
 from cpumap.hosts.lack import lack_text
-from cpumap.hosts.read import read_host
 from cpumap.hosts.this_machine import this_machine
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.domain import parse_request
+from cpumap.libvirt.rules.update import update
 from cpumap.qemu.arguments import cpu_arguments
 from cpumap.runnable.available import Available, Kind, OptionEffect, available, listed
-from cpumap.runnable.available_json import available_json
+from cpumap.runnable.available_json import available_host, available_json
 from cpumap.runnable.check import Checked, check
 from cpumap.sources.platform import Platform
 from cpumap.sources.source import Source
@@ -68,10 +68,7 @@ def _on_own_host(
 ) -> CpuRequest:
     """host-model on the host that the source runs on."""
     found = available(Platform(source, cpu_map, machine or request.machine), here, options=False)
-    text = json_text("host", available_json(found, cpu_map, "best", migratable=True))
-    cpu = read_host(text, cpu_map, name=source.label)
-    from cpumap.libvirt.rules.update import update
-
+    cpu = available_host(found, cpu_map, "best", migratable=True)
     return update(replace(cpu, where=source.label), request, cpu_map)
 
 

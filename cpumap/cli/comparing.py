@@ -20,17 +20,19 @@ from cpumap.cli.sourcing import (
 )
 from cpumap.cpu.host import Cpu, HostCpu
 from cpumap.cpu.request import CpuRequest
-from cpumap.errors import InputError
+from cpumap.errors import DomainError, InputError
 from cpumap.hosts.described import DescribedHost, described, read_described, request_on
 from cpumap.hosts.read import as_host, read_cpus
 from cpumap.libvirt.cpu_element import cpu_element
 from cpumap.libvirt.cpu_map.map import CpuMap
+from cpumap.libvirt.domain import cpu_children, looks_like_xml
 from cpumap.libvirt.rules.baseline import baseline
 from cpumap.libvirt.rules.compare import compare
 from cpumap.libvirt.rules.decode import decode
 from cpumap.sources.platform import Platform
 from cpumap.system.json_text import json_text
 from cpumap.system.say import put, say
+from cpumap.system.xml_document import Document
 
 OWN = "host"
 """Instead of a file: the host that the source runs on."""
@@ -201,6 +203,10 @@ def _run_everywhere(
     return cpu
 
 
+_SAYING_NO_MODEL = ("topology", "numa", "cache", "maxphysaddr")
+"""The children of `<cpu>` that do not say which CPU it is."""
+
+
 def add_update(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("host", metavar="HOST", help="the host's CPU, as for `compare`")
     parser.add_argument(
@@ -214,26 +220,15 @@ def run_update(arguments: argparse.Namespace) -> int:
     cpu_map = open_cpu_map(arguments)
     host = read_described(read_file(arguments.host), cpu_map, name=arguments.host)
     content = read_file(arguments.cpu)
-    (cpu,) = read_cpus(content, cpu_map, name=arguments.cpu)[:1]
+    document = None
+    if looks_like_xml(content):
+        document = Document.parse(content, arguments.cpu, DomainError)
+    (cpu,) = read_cpus(document or content, cpu_map, name=arguments.cpu)[:1]
     if isinstance(cpu, HostCpu):
         raise InputError("a host's CPU has nothing to be resolved", arguments.cpu)
-    _write_cpu(
-        arguments.format, "update", request_on(host, cpu, cpu_map), _kept(content, arguments.cpu)
-    )
+    kept = cpu_children(document, _SAYING_NO_MODEL) if document else []
+    _write_cpu(arguments.format, "update", request_on(host, cpu, cpu_map), kept)
     return 0
-
-
-def _kept(content: bytes, name: str) -> list[str]:
-    """The children of `<cpu>` that do not say which CPU it is."""
-    from cpumap.errors import DomainError
-    from cpumap.libvirt.domain import cpu_children, looks_like_xml
-    from cpumap.system.xml_document import Document
-
-    if not looks_like_xml(content):
-        return []
-    return cpu_children(
-        Document.parse(content, name, DomainError), ("topology", "numa", "cache", "maxphysaddr")
-    )
 
 
 def add_decode(parser: argparse.ArgumentParser) -> None:

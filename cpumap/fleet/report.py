@@ -5,36 +5,30 @@ templates/report.html.j2.
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from cpumap.cpu.bits import CpuidBits, bit_numbers, qemu_words
 from cpumap.cpu.expansion import CpuModel, Definition
 from cpumap.cpu.names import PER_INSTANCE, Accel, PropertyName, Value
 from cpumap.errors import CpumapError
-from cpumap.fleet.audit import Audited
+from cpumap.fleet.audit import Audited, Drift
 from cpumap.fleet.convert import Answers
 from cpumap.fleet.lock import Lock, LockedCpu, depends_on_defaults, locked_cpu
 from cpumap.fleet.run import Converted
 from cpumap.libvirt.cpu_map.map import CpuMap
-from cpumap.libvirt.cpu_map.places import feature_place
+from cpumap.libvirt.cpu_map.places import bits_of, feature_place
 from cpumap.move.predict import PredictedDifference
 from cpumap.proof.diff import CpuDifference
-from cpumap.proof.difference import GuestDifference, PropertyDifference, bits_of
+from cpumap.proof.difference import GuestDifference, PropertyDifference
 from cpumap.qemu.arguments import property_text
 from cpumap.sources.recorded import RecordedSource
 from cpumap.sources.recordings import upstream
 
 MODELS_DRAWN = 40
 """Rows of the drift map: the models that most guests have."""
-
-
-_PLACE = re.compile(
-    r"CPUID\[eax=(?P<leaf>\w+)h(?:,ecx=(?P<subleaf>\w+)h)?\]\.(?P<register>\w+)\..* \[bit "
-    r"(?P<bit>\d+)\]"
-)
 
 
 @dataclass
@@ -80,7 +74,10 @@ def audit_report(
     answers: Answers,
 ) -> str:
     """The report on what has drifted since a fleet was locked."""
-    drifts = {str(number): list(_audited_rows(entry)) for number, entry in enumerate(audited)}
+    drifts = {
+        str(number): list(_audited_rows(entry, answers.cpu_map))
+        for number, entry in enumerate(audited)
+    }
     found = [
         _audited_guest(guest, entry, number, len(rows))
         for entry, (number, rows) in zip(audited, drifts.items(), strict=True)
@@ -132,7 +129,7 @@ def _property_row(prop: PropertyDifference, cpu_map: CpuMap) -> dict[str, Any]:
         "after": _text(prop.b),
         "cause": prop.cause,
     }
-    return {**values, **_place(feature_place(prop.name, cpu_map))}
+    return {**values, **_place(prop.name, cpu_map)}
 
 
 def _bit_rows(found: GuestDifference) -> Iterable[dict[str, Any]]:
@@ -168,40 +165,40 @@ def _audited_guest(name: str, entry: Audited, rows: str, count: int) -> dict[str
     }
 
 
-def _audited_rows(entry: Audited) -> Iterator[dict[str, Any]]:
+def _audited_rows(entry: Audited, cpu_map: CpuMap) -> Iterator[dict[str, Any]]:
     """A row for each property, and for each bit that a guest reads, or is expected to read,
     otherwise.
     """
-    yield from (_drift_row(drift) for drift in entry.drifts)
+    yield from (_drift_row(drift, cpu_map) for drift in entry.drifts)
     if entry.seen is None:
         for found in entry.prediction.differences:
-            yield from (_bit_row(found, bit, "predicted") for bit in bits_of(found.xor))
+            yield from (_bit_row(found, bit, "predicted") for bit in bit_numbers(found.xor))
     for seen in entry.seen or ():
         yield from _bit_rows(seen)
 
 
-def _drift_row(drift: Any) -> dict[str, Any]:
+def _drift_row(drift: Drift, cpu_map: CpuMap) -> dict[str, Any]:
     return {
         "name": drift.name,
         "before": _text(drift.locked),
         "after": _text(drift.now),
         "cause": drift.cause,
-        **_place(drift.place),
+        **_place(drift.name, cpu_map),
     }
 
 
-def _place(words: str) -> dict[str, Any]:
-    """Leaf, subleaf, register and bit of a feature, from QEMU's words for it."""
-    match = _PLACE.search(words)
-    if match is None:
-        return {"place": words} if words else {}
-    leaf, subleaf = int(match["leaf"], 16), int(match["subleaf"] or "0", 16)
-    return {
-        "leaf": f"{leaf:#x}",
-        "subleaf": subleaf,
-        "register": match["register"].lower(),
-        "bit": int(match["bit"]),
-    }
+def _place(name: PropertyName, cpu_map: CpuMap) -> dict[str, Any]:
+    """Leaf, subleaf, register and bit of a feature that is one bit; else where it is, in words."""
+    where = bits_of(name, cpu_map)
+    if where and isinstance(where[0], CpuidBits) and where[0].mask.bit_count() == 1:
+        first = where[0]
+        return {
+            "leaf": f"{first.leaf:#x}",
+            "subleaf": first.subleaf,
+            "register": first.register,
+            "bit": first.mask.bit_length() - 1,
+        }
+    return {"place": qemu_words(name, where)} if where else {}
 
 
 def _text(value: Value | None) -> str:

@@ -28,7 +28,7 @@ _OWN = ("cpu", "kernel")
 _DECLARATION = re.compile(rb"<\?xml[^>]*\?>|<!DOCTYPE[^>\[]*>")
 
 
-def read_cpus(data: bytes | str, cpu_map: CpuMap, *, name: str = "<stdin>") -> list[Cpu]:
+def read_cpus(data: bytes | str | Document, cpu_map: CpuMap, *, name: str = "<stdin>") -> list[Cpu]:
     """Every CPU in the input, in order: hosts and guests, one document or several after another.
 
     Takes `<capabilities>`, `<domainCapabilities>` (its host-model), a host or guest `<cpu>`,
@@ -37,6 +37,8 @@ def read_cpus(data: bytes | str, cpu_map: CpuMap, *, name: str = "<stdin>") -> l
     saved as JSON. Raises
     `InputError` (`file:line`).
     """
+    if isinstance(data, Document):
+        return [_read_element(data, data.root, cpu_map)]
     raw = data.encode() if isinstance(data, str) else data
     if is_records(raw):
         return [_decoded(raw, cpu_map, name)]

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cpumap.cpu.bits import CpuidBits, MsrBits
+from cpumap.cpu.bits import CpuidBits, MsrBits, bit_numbers
 from cpumap.cpu.names import PER_INSTANCE, PropertyName, Value
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.move.predict import PredictedDifference
@@ -154,7 +154,7 @@ def _described(
     exact = foreseen is not None and foreseen.covers(
         found.leaf, found.subleaf, found.register, found.xor
     )
-    bits = bits_of(found.xor)
+    bits = tuple(bit_numbers(found.xor))
     return GuestDifference(
         leaf=found.leaf,
         subleaf=found.subleaf,
@@ -167,11 +167,6 @@ def _described(
         predicted=exact,
         vcpu=found.vcpu,
     )
-
-
-def bits_of(mask: int) -> tuple[int, ...]:
-    """The numbers of the bits that are set."""
-    return tuple(bit for bit in range(mask.bit_length()) if mask >> bit & 1)
 
 
 def meanings(
@@ -198,7 +193,7 @@ def bit_names(cpu_map: CpuMap) -> dict[tuple[int, int, str, int], str]:
 
 def _places(entries: Iterable[CpuidBits | MsrBits]) -> Iterator[tuple[int, int, str, int]]:
     for entry in entries:
-        for bit in bits_of(entry.mask):
+        for bit in bit_numbers(entry.mask):
             if isinstance(entry, MsrBits):
                 yield entry.index, 0, "msr", bit
             else:

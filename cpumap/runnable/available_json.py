@@ -1,33 +1,58 @@
-"""What can be enabled on a host, as JSON: `cpumap.host/1`, which any other machine reads back."""
+"""What can be enabled on a host, as the host's CPU, and as JSON: `cpumap.host/1`, which any other
+machine reads back.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
-from cpumap.cpu.host import ThisMachine
+from cpumap.cpu.host import HostCpu, Identity, ThisMachine
 from cpumap.cpu.names import PropertyName
+from cpumap.cpu.request import FeaturePolicy
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.runnable.available import Available, Kind, OptionEffect, listed
+
+
+def available_host(
+    found: Available, cpu_map: CpuMap, kind: Kind = "all", *, migratable: bool = False
+) -> HostCpu:
+    """The host as `cpumap.hosts.read` reads it of the JSON."""
+    vendor = cpu_map.vendor_named(found.vendor)
+    model = _map_model(found.best.name, cpu_map)
+    properties = listed(found, kind, migratable=migratable)
+    options = {name: effect.option for effect in found.options for name in sorted(effect.gained)}
+    return HostCpu(
+        arch=found.context.arch,
+        model=model,
+        vendor=vendor.name if vendor else None,
+        features=tuple(_features(properties, model, cpu_map)),
+        identity=Identity(found.family, found.model, found.stepping),
+        usable=tuple(name for name in cpu_map.models if found.models.get(name) == ()),
+        properties=properties,
+        machine=found.context.machine,
+        accel=found.context.accel,
+        own=found.here,
+        options=options,
+    )
 
 
 def available_json(
     found: Available, cpu_map: CpuMap, kind: Kind = "all", *, migratable: bool = False
 ) -> dict[str, Any]:
-    """The host as JSON: what `cpumap.hosts.read.read_hosts` needs of it, then all that QEMU
-    said, in QEMU's names.
+    """The host as JSON: what `cpumap.hosts.read` needs of it, then all that QEMU said, in QEMU's
+    names.
     """
+    host = available_host(found, cpu_map, kind, migratable=migratable)
     properties = listed(found, kind, migratable=migratable)
-    vendor = cpu_map.vendor_named(found.vendor)
-    model = _map_model(found.best.name, cpu_map)
     context = found.context
     return {
         "arch": context.arch,
-        "model": model,
-        "vendor": vendor.name if vendor else None,
+        "model": host.model,
+        "vendor": host.vendor,
         "signature": [found.family, found.model, found.stepping],
-        "features": _features(properties, model, cpu_map),
-        "usable-models": [name for name in cpu_map.models if found.models.get(name) == ()],
+        "features": {feature.name: feature.policy == "require" for feature in host.features},
+        "usable-models": list(host.usable or ()),
         "context": context.as_json(),
         "kind": kind,
         "migratable": migratable,
@@ -65,13 +90,14 @@ def _map_model(name: str, cpu_map: CpuMap) -> str | None:
 
 def _features(
     properties: Collection[PropertyName], model: str | None, cpu_map: CpuMap
-) -> dict[str, bool]:
+) -> Iterator[FeaturePolicy]:
     """The features that the map knows: on top of the model, and missing from it."""
     names = {cpu_map.feature_of(prop) for prop in properties}
     known = cpu_map.ordered(frozenset(name for name in names if name in cpu_map.features))
     own = cpu_map.models[model].features if model else frozenset()
     missing = cpu_map.ordered(own - names)
-    return {**{str(n): True for n in known if n not in own}, **{str(n): False for n in missing}}
+    yield from (FeaturePolicy(name, "require") for name in known if name not in own)
+    yield from (FeaturePolicy(name, "disable") for name in missing)
 
 
 def _option(effect: OptionEffect) -> dict[str, Any]:

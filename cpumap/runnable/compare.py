@@ -13,18 +13,17 @@ from cpumap.cpu.host import UNKNOWN_MACHINE, Cpu, ThisMachine
 from cpumap.cpu.names import PropertyName, Value
 from cpumap.cpu.request import CpuRequest, FeaturePolicy
 from cpumap.errors import ResolveError, SourceError
-from cpumap.hosts.described import DescribedHost, known_to, read_described, request_on
+from cpumap.hosts.described import DescribedHost, described, known_to, request_on
 from cpumap.hosts.lack import lack_json
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.rules.baseline import baseline
 from cpumap.libvirt.rules.compare import COMPATIBLE, Verdict
 from cpumap.pin.expand import expand
 from cpumap.runnable.available import HOST_MODELS, available
-from cpumap.runnable.available_json import available_json
+from cpumap.runnable.available_json import available_host
 from cpumap.runnable.check import Checked, check
 from cpumap.sources.platform import Platform
 from cpumap.sources.source import Source
-from cpumap.system.json_text import json_text
 
 NOT_ON_HOSTS = ("kvm", "hv-")
 """How the properties begin that a host's own CPU does not have: more of them is no more of a
@@ -60,8 +59,8 @@ def own_host(platform: Platform, here: ThisMachine = UNKNOWN_MACHINE) -> Describ
     read of it.
     """
     found = available(platform, here, options=False)
-    text = json_text("host", available_json(found, platform.cpu_map))
-    return read_described(text.encode(), platform.cpu_map, name=platform.source.label)
+    cpu = replace(available_host(found, platform.cpu_map), where=platform.source.label)
+    return described(cpu, platform.cpu_map, platform.source.label)
 
 
 def compare_on(platform: Platform, host: DescribedHost, request: CpuRequest) -> Compared:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from cpumap.cpu.bits import bit_numbers
 from cpumap.cpu.expansion import CpuModel, Expansion
 from cpumap.cpu.explicit import ExplicitCpu
 from cpumap.cpu.names import PropertyName
@@ -23,7 +24,7 @@ from cpumap.pin.compact import changing_properties
 from cpumap.pin.expand import default_request, expand
 from cpumap.pin.resolve import resolve
 from cpumap.proof.diff import diff
-from cpumap.proof.difference import REALIZE, bit_names, bits_of, guest_differences, meanings
+from cpumap.proof.difference import REALIZE, bit_names, guest_differences, meanings
 from cpumap.proof.guest import GuestCpu
 from cpumap.qemu.arguments import smp_option
 from cpumap.sources.platform import Platform
@@ -288,7 +289,7 @@ def test_a_difference_is_named(cpu_map: CpuMap) -> None:
     )
     assert not found.predicted
     assert meanings(0x80000008, 0, "eax", (0,), bit_names(cpu_map)) == ("address bits",)
-    assert bits_of(0x90) == (4, 7)
+    assert tuple(bit_numbers(0x90)) == (4, 7)
 
 
 def test_smp_option_is_spelled_out() -> None:

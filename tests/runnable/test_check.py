@@ -5,6 +5,7 @@ is started.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,12 @@ from cpumap.cpu.request import CpuRequest, FeaturePolicy, Policy
 from cpumap.errors import InputError, SourceError, UnknownName
 from cpumap.hosts.described import DescribedHost, read_described, request_on
 from cpumap.hosts.lack import who_lacks
+from cpumap.hosts.read import read_host
 from cpumap.libvirt.cpu_map.load import load_cpu_map
 from cpumap.libvirt.cpu_map.places import bits_of
 from cpumap.pin.translate import translate
-from cpumap.runnable.available import Available, OptionEffect, available, listed
-from cpumap.runnable.available_json import available_json
+from cpumap.runnable.available import Available, Kind, OptionEffect, available, listed
+from cpumap.runnable.available_json import available_host, available_json
 from cpumap.runnable.check import Checked, check
 from cpumap.sources.platform import Platform
 from cpumap.sources.recorded import RecordedSource
@@ -393,6 +395,15 @@ def test_translate_on_a_host_from_python() -> None:
     assert text.startswith("-cpu ")
     assert "qemu64-v1," in text
     assert "vendor=GenuineIntel" in text
+
+
+@pytest.mark.parametrize("kind", ["all", "best"])
+def test_a_host_asked_here_is_the_one_that_others_read_of_its_json(kind: Kind) -> None:
+    found = available(Platform(TCG, CPU_MAP, MACHINE), UNKNOWN_MACHINE)
+    migratable = kind == "best"
+    text = json_text("host", available_json(found, CPU_MAP, kind, migratable=migratable))
+    host = available_host(found, CPU_MAP, kind, migratable=migratable)
+    assert read_host(text, CPU_MAP, name="there") == replace(host, where="there")
 
 
 def test_bits_and_back() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from cpumap.cpu.bits import Bits, qemu_words
 from cpumap.cpu.names import PropertyName
-from cpumap.errors import UnknownName
 from cpumap.libvirt.cpu_map.map import CpuMap
 
 
@@ -16,8 +15,5 @@ def bits_of(prop: PropertyName, cpu_map: CpuMap) -> tuple[Bits, ...]:
 
 def feature_place(name: PropertyName, cpu_map: CpuMap) -> str:
     """The CPUID bits of a feature in QEMU's words, empty for a property that is no feature."""
-    try:
-        bits = bits_of(name, cpu_map)
-    except UnknownName:
-        return ""
+    bits = bits_of(name, cpu_map)
     return qemu_words(name, bits) if bits else ""
