@@ -44,7 +44,7 @@ class CpuidError(InputError):
     """CPUID or MSR data that cannot be read."""
 
 
-class UnknownName(InputError):
+class UnknownNameError(InputError):
     """A CPU model, feature, property or machine type that nobody here knows."""
 
 
@@ -54,7 +54,7 @@ class ResolveError(CpumapError):
     exit_code = 1
 
 
-class Drift(CpumapError):
+class DriftError(CpumapError):
     """An explicit CPU that would not stay the same where it is to run: the answer is no."""
 
     exit_code = 1
@@ -66,5 +66,5 @@ class SourceError(CpumapError):
     exit_code = 3
 
 
-class CannotRealise(SourceError):
+class CannotRealiseError(SourceError):
     """A source that shows a CPU which is there, and cannot make another one."""

@@ -13,7 +13,7 @@ from cpumap.cpu.explicit import ExplicitCpu
 from cpumap.cpu.names import Accel, PropertyName, Value
 from cpumap.cpu.request import CpuRequest
 from cpumap.cpu.topology import Topology
-from cpumap.errors import CpumapError, UnknownName
+from cpumap.errors import CpumapError, UnknownNameError
 from cpumap.libvirt.cpu_map.load import load_cpu_map
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.move.hold import hold
@@ -121,7 +121,7 @@ class Bench:
         versioned = {name for family in FAMILIES for name in self.machines(release, family)}
         try:
             kinds = RecordedSource(find_recording(release, "tcg")).tables().values()
-        except UnknownName:
+        except UnknownNameError:
             return sorted(versioned)
         return [max(mine) for kind in kinds if (mine := versioned.intersection(kind))]
 

@@ -12,7 +12,7 @@ from cpumap.cli.columns import bit_lines, columns
 from cpumap.cli.reading import read_file
 from cpumap.cli.sourcing import add_source_options, open_cpu_map, open_source, start_qemu
 from cpumap.cpu.request import CpuRequest
-from cpumap.errors import UnknownName
+from cpumap.errors import UnknownNameError
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.domain import parse_request
 from cpumap.move.target import opened
@@ -219,7 +219,7 @@ def _differences(
     for other in requests:
         try:
             b = expand(other, Platform(target, cpu_map, other.machine))
-        except UnknownName:
+        except UnknownNameError:
             if not arguments.all_machines:
                 raise
             continue

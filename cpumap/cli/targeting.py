@@ -55,7 +55,7 @@ def targeted(
     expansion: Expansion,
     platform: Platform,
 ) -> ExplicitCpu:
-    """The CPU as it must be named where it will run. Errors: `Drift`, unless that is allowed;
+    """The CPU as it must be named where it will run. Errors: `DriftError`, unless that is allowed;
     then it is only said.
     """
     target = wanted_target(arguments)

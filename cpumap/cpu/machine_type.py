@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from cpumap.cpu.expansion import Machine
-from cpumap.errors import UnknownName
+from cpumap.errors import UnknownNameError
 
 _RELEASE = re.compile(r"\d{1,9}(?:\.\d{1,9}){0,3}")
 
@@ -44,9 +44,9 @@ class Release:
 
 @cache
 def release(text: str) -> Release:
-    """The release of a version, `7.2` or `10.0.13`. Errors: `UnknownName` for any other text."""
+    """The release of a version, `7.2` or `10.0.13`. Errors: `UnknownNameError` for any other text."""
     if not _RELEASE.fullmatch(text):
-        raise UnknownName(f"'{text[:40]}' is no QEMU release (like 7.2 or 10.0.13)")
+        raise UnknownNameError(f"'{text[:40]}' is no QEMU release (like 7.2 or 10.0.13)")
     return Release(tuple(map(int, text.split("."))))
 
 

@@ -396,7 +396,7 @@ class Answers:
         return new
 
     def source(self, request: CpuRequest) -> Source:
-        """The source for this request, opened once. Errors: `UnknownName`, `SourceError`."""
+        """The source for this request, opened once. Errors: `UnknownNameError`, `SourceError`."""
         named = self.wanted.qemu or self.wanted.qmp or self.wanted.recorded
         key = (request.accel,) if named else (request.accel, request.emulator, request.machine)
         if key not in self._sources:

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 from cpumap.cpu.explicit import ExplicitCpu
 from cpumap.cpu.names import PropertyName, Value
-from cpumap.errors import DomainError, Drift, InputError
+from cpumap.errors import DomainError, DriftError, InputError
 from cpumap.libvirt.cpu_map.load import load_cpu_map
 from cpumap.libvirt.domain import domain_element, read_document, request_of
 from cpumap.libvirt.words import libvirt_map
@@ -179,10 +179,10 @@ def judge(document: Document, policy: Policy) -> Judged:
 
 
 def require_explicit(judged: Judged) -> None:
-    """Raises `Drift` when something of the CPU is left to defaults."""
+    """Raises `DriftError` when something of the CPU is left to defaults."""
     if not judged.is_explicit:
         shown = ", ".join(judged.unnamed[:5]) + (", …" if len(judged.unnamed) > 5 else "")
-        raise Drift(
+        raise DriftError(
             f"its CPU is not explicit: {len(judged.unnamed)} properties are left to defaults "
             f"({shown})"
         )
@@ -202,14 +202,14 @@ def remember(document: Document, judged: Judged, policy: Policy) -> None:
 
 
 def require_same(document: Document, judged: Judged, policy: Policy) -> None:
-    """Raises `Drift` when the guest was started with another CPU than it would get now."""
+    """Raises `DriftError` when the guest was started with another CPU than it would get now."""
     path = Path(policy.state) / f"{_uuid(document)}.json"
     if not policy.state or not path.exists():
         return
     qemu, was = _remembered(path)
     differing = differences(was, judged.given)
     if differing:
-        raise Drift(
+        raise DriftError(
             f"it was started with another CPU (QEMU {qemu}) than QEMU "
             f"{judged.cpu.context.qemu} would give"
             f" it: {', '.join(differing[:5])}{', …' if len(differing) > 5 else ''}"

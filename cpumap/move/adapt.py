@@ -47,7 +47,7 @@ def adapt(cpu: ExplicitCpu, source: Source, target: Source, machine: str | None 
     """The same CPU for the target's machine type (None: the one it has now).
 
     Properties that only the target has are off when they are features, and otherwise what the
-    target itself gives on the machine type of the source's release. Errors: `UnknownName` for a
+    target itself gives on the machine type of the source's release. Errors: `UnknownNameError` for a
     machine type the target does not have.
     """
     place = find_machine(target, machine or cpu.context.machine)

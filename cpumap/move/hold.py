@@ -29,7 +29,7 @@ def hold(
     see differ.
 
     `cpu` names every property, as `resolve` does. With `only`, those are named, what was asked for,
-    and on another QEMU what its model has otherwise. Errors: `UnknownName` for a machine type the
+    and on another QEMU what its model has otherwise. Errors: `UnknownNameError` for a machine type the
     target does not have.
     """
     moved = adapt(cpu, source, target.source, target.machine)

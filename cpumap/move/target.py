@@ -9,7 +9,7 @@ from pathlib import Path
 from cpumap.cpu.expansion import Expansion
 from cpumap.cpu.explicit import ExplicitCpu
 from cpumap.cpu.names import Accel, PropertyName
-from cpumap.errors import Drift
+from cpumap.errors import DriftError
 from cpumap.move.hold import hold
 from cpumap.move.predict import Prediction
 from cpumap.pin.compact import changing_properties
@@ -43,7 +43,7 @@ def held(
     """The CPU as it must be named where it will run, and what will differ there although that is
     allowed.
 
-    `place` is the target's QEMU, open (None: the source). Errors: `Drift`, `UnknownName` for a
+    `place` is the target's QEMU, open (None: the source). Errors: `DriftError`, `UnknownNameError` for a
     machine type.
     """
     source = platform.source
@@ -56,12 +56,12 @@ def held(
     if lines and not target.allow_drift:
         where = f"QEMU {moved.context.qemu}, {moved.context.machine}"
         head = f"this CPU cannot stay the same in {where} (--allow-drift writes it all the same):"
-        raise Drift("\n  ".join([head, *lines]))
+        raise DriftError("\n  ".join([head, *lines]))
     return moved, lines
 
 
 def opened(qemu: str, accel: Accel, *, cache: bool = True) -> Source:
-    """The source for a target's QEMU. The caller closes it. Errors: `UnknownName`,
+    """The source for a target's QEMU. The caller closes it. Errors: `UnknownNameError`,
     `SourceError`.
     """
     if Path(qemu).is_file() and not qemu.endswith(".json"):

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from cpumap.cpu.expansion import CpuModel
 from cpumap.cpu.names import FeatureName, Property, Value
 from cpumap.cpu.request import CpuRequest
-from cpumap.errors import ResolveError, UnknownName
+from cpumap.errors import ResolveError, UnknownNameError
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.pin.expand import DEFAULT_MODELS, OUTSIDE_CPU_OPTION, topology_refused
 from cpumap.sources.platform import Platform
@@ -33,7 +33,7 @@ def libvirt_cpu_args(request: CpuRequest, platform: Platform) -> tuple[str, ...]
     """`-cpu` and its value, then what `-global` options the request came with.
 
     The CPU map is libvirt's; QEMU is asked for the default CPU, for the models it has and for the
-    features it knows. `ResolveError` with libvirt's reason for what libvirt refuses, `UnknownName`
+    features it knows. `ResolveError` with libvirt's reason for what libvirt refuses, `UnknownNameError`
     for a model or feature that is not in the map.
     """
     cpu_map = platform.cpu_map
@@ -63,7 +63,7 @@ def _refuse_unsupported(request: CpuRequest, cpu_map: CpuMap) -> None:
             raise _refusal(request, reason)
     for feature in request.features:
         if feature.name not in cpu_map.features:
-            raise UnknownName(
+            raise UnknownNameError(
                 f"unknown CPU feature: {feature.name}", _feature_place(request, feature.line)
             )
     if request.mode == "host-passthrough" and request.accel == "tcg":
@@ -121,7 +121,7 @@ def _phys_bits_refused(request: CpuRequest) -> str:
 
 def _refuse_unknown_model(request: CpuRequest, platform: Platform) -> None:
     if request.model not in platform.cpu_map.models:
-        raise UnknownName(f"Unknown CPU model {request.model}", request.where)
+        raise UnknownNameError(f"Unknown CPU model {request.model}", request.where)
     machine = platform.machine_for(request).name
     if request.model in {found.name for found in platform.source.definitions(machine)}:
         return

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from cpumap.cpu.expansion import CpuModel, Machine
 from cpumap.cpu.explicit import ExplicitCpu
 from cpumap.cpu.names import PropertyName, Value
-from cpumap.errors import UnknownName
+from cpumap.errors import UnknownNameError
 from cpumap.sources.source import Source
 
 
@@ -37,7 +37,7 @@ def _answers(source: Source, model: str) -> Iterator[Mapping[PropertyName, Value
     for machine in _machines(source):
         try:
             yield source.expand(machine, CpuModel(model), "full")
-        except UnknownName:
+        except UnknownNameError:
             continue
 
 

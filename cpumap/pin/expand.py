@@ -11,7 +11,7 @@ from cpumap.cpu.expansion import Context, CpuModel, Definition, Expansion, Machi
 from cpumap.cpu.names import Property, PropertyName, Value
 from cpumap.cpu.origin import OPTIONAL, Kind, origin
 from cpumap.cpu.request import CpuRequest, FeaturePolicy
-from cpumap.errors import CannotRealise, ResolveError, UnknownName
+from cpumap.errors import CannotRealiseError, ResolveError, UnknownNameError
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.words import removed_features
 from cpumap.sources.platform import Platform
@@ -35,7 +35,7 @@ def expand(request: CpuRequest, platform: Platform, *, must_realise: bool = True
 
     A running QEMU can make no other CPU than it has: where that need not be, its full expansion is
     taken instead, which leaves address bits and microcode revision to QEMU, and what is lacking is
-    known for the model alone. Errors: `UnknownName` for a model, feature or machine type nobody
+    known for the model alone. Errors: `UnknownNameError` for a model, feature or machine type nobody
     knows, `ResolveError` for one that needs a host to be known and for what libvirt refuses to
     define, `SourceError` when QEMU fails.
     """
@@ -53,16 +53,14 @@ def expand(request: CpuRequest, platform: Platform, *, must_realise: bool = True
     full = source.expand(where.name, model, "full")
     try:
         realised = source.realise(where.name, model)
-    except CannotRealise:
+    except CannotRealiseError:
         if must_realise:
             raise
         realised = Realised(
             full, {n: n for n in definition.unavailable if full.get(PropertyName(n)) is True}
         )
     return Expansion(
-        context=Context(
-            source.version, request.arch, where.name, source.accel, source.build()
-        ),
+        context=Context(source.version, request.arch, where.name, source.accel, source.build()),
         model=replace(model, name=_versioned(definition, definitions)),
         definition=definition,
         asked=asked,
@@ -191,9 +189,9 @@ def _compiled(
     source, cpu_map = platform.source, platform.cpu_map
     try:
         model = cpu_map.model(name, request.where)
-    except UnknownName as err:
+    except UnknownNameError as err:
         message = f"CPU model {name!r} is known neither to {source.label} nor to the CPU map {cpu_map.path}"
-        raise UnknownName(message, request.where) from err
+        raise UnknownNameError(message, request.where) from err
     parent = model.base
     while parent and parent not in definitions:
         parent = cpu_map.model(parent).base
@@ -240,7 +238,7 @@ def _known(
         elif prop.value is not False and prop.origin != OPTIONAL:
             line = policies[prop.name].line if prop.name in policies else 0
             where = f"{request.where.rpartition(':')[0]}:{line}" if line else request.where
-            raise UnknownName(
+            raise UnknownNameError(
                 f"{source.label} has no CPU property {prop.name!r} ({prop.origin})", where
             )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from cpumap.cpu.expansion import CpuModel, Expansion
 from cpumap.cpu.names import PropertyName, Value
-from cpumap.errors import UnknownName
+from cpumap.errors import UnknownNameError
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.pin.resolve import canonical_names
 from cpumap.proof.difference import (
@@ -100,7 +100,7 @@ def _steps(a: Expansion, source_a: Source, b: Expansion, source_b: Source) -> li
 def _step(cause: str, source: Source, machine: str, model: CpuModel) -> list[Step]:
     try:
         return [(cause, source.expand(machine, model, "full"))]
-    except UnknownName:
+    except UnknownNameError:
         return []
 
 

@@ -9,8 +9,8 @@ from cpumap.cpu.build import Build, digest_of
 from cpumap.cpu.expansion import CpuModel, Definition, ExpansionType, Machine
 from cpumap.cpu.names import PropertyName, Value
 from cpumap.cpu.vendors import vendor_among
-from cpumap.errors import UnknownName
-from cpumap.qemu.qmp import CommandFailed, Conversation
+from cpumap.errors import UnknownNameError
+from cpumap.qemu.qmp import CommandFailedError, Conversation
 from cpumap.qemu.warnings import ASKED_IN_VAIN
 
 BARE = "base"
@@ -39,7 +39,7 @@ def _bare_properties(session: Conversation) -> list[str]:
     """The CPU properties of the bare model; none where the architecture has no such model."""
     try:
         return list(expanded_by(session, CpuModel(BARE), "full"))
-    except CommandFailed:
+    except CommandFailedError:
         return []
 
 
@@ -88,6 +88,6 @@ def expanded_by(
     name, arguments = expansion_command(model, kind)
     try:
         props: Mapping[PropertyName, Value] = session.execute(name, **arguments)["model"]["props"]
-    except CommandFailed as err:
-        raise (UnknownName(str(err)) if ASKED_IN_VAIN.search(str(err)) else err) from err
+    except CommandFailedError as err:
+        raise (UnknownNameError(str(err)) if ASKED_IN_VAIN.search(str(err)) else err) from err
     return props

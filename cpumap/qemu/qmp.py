@@ -33,7 +33,7 @@ _BARE = ("-nodefaults", "-no-user-config", "-display", "none", "-S")
 _PR_SET_PDEATHSIG = 1
 
 
-class CommandFailed(SourceError):
+class CommandFailedError(SourceError):
     """QEMU answered a QMP command with an error; the message is QEMU's own."""
 
 
@@ -103,7 +103,7 @@ class Session:
         return session
 
     def execute(self, command: str, **arguments: object) -> Any:
-        """What QEMU returns for one command. Errors: `CommandFailed`, and `SourceError` when
+        """What QEMU returns for one command. Errors: `CommandFailedError`, and `SourceError` when
         QEMU is gone.
         """
         return self.pipeline([(command, arguments)])[0]
@@ -112,12 +112,12 @@ class Session:
         """The return values of commands sent together, in order; the first error raises."""
         answers = self.answers(commands)
         for answer in answers:
-            if isinstance(answer, CommandFailed):
+            if isinstance(answer, CommandFailedError):
                 raise answer
         return answers
 
     def answers(self, commands: Iterable[Command]) -> list[Any]:
-        """As `pipeline`, but a command that QEMU refuses gives its `CommandFailed` in place."""
+        """As `pipeline`, but a command that QEMU refuses gives its `CommandFailedError` in place."""
         batch = list(commands)
         return self._run(self._execute_all(batch), self.timeout + len(batch) * 0.05)
 
@@ -133,7 +133,7 @@ class Session:
         try:
             return await self._client.execute(name, arguments)
         except ExecuteError as err:
-            return CommandFailed(f"{self.label}: {err}")
+            return CommandFailedError(f"{self.label}: {err}")
 
     def _spawn(self, binary: str, arguments: Sequence[str], theirs: socket.socket) -> None:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the session; close() ends it

@@ -103,7 +103,7 @@ def check(
 
     host-model, match='minimum' and optional features are resolved against `host` first, as libvirt
     does.
-    `here` is the machine that the source runs on, for who lacks a feature. Errors: `UnknownName`
+    `here` is the machine that the source runs on, for who lacks a feature. Errors: `UnknownNameError`
     for a model or machine type nobody knows, `InputError` for a recording without a host where one
     is needed, `SourceError`.
     """

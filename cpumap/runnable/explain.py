@@ -56,7 +56,7 @@ def explain(
     """All that a text names, explained: a list of names, or lines of somebody's log.
 
     Models and machine types are those of the shipped recordings, or of the release `recorded`.
-    Errors: `UnknownName` for a release that is not recorded.
+    Errors: `UnknownNameError` for a release that is not recorded.
     """
     reading = read_messages(text)
     known = known_to(cpu_map, accel, recorded)

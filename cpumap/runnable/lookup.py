@@ -71,7 +71,7 @@ class Known:
 def known_to(cpu_map: CpuMap, accel: Accel, recorded: str | None = None) -> Known:
     """Where to look: in all shipped recordings, or in the one of this release (or file).
 
-    Errors: `UnknownName` for a release that is not recorded, `SourceError`.
+    Errors: `UnknownNameError` for a release that is not recorded, `SourceError`.
     """
     facts = tomllib.loads(data_path("features.toml").read_text(encoding="utf-8"))
     if recorded:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from cpumap.cpu.build import Build
 from cpumap.cpu.expansion import CpuModel, Definition, ExpansionType, Machine, Realised
 from cpumap.cpu.names import Accel, PropertyName, Value
-from cpumap.errors import CannotRealise, UnknownName
+from cpumap.errors import CannotRealiseError, UnknownNameError
 from cpumap.qemu.answers import build_of, definitions_of, expanded_by, machines_of, version_of
 from cpumap.qemu.qmp import Conversation
 from cpumap.sources.realised import bits_in, named_bits, read_realised
@@ -57,7 +57,7 @@ class AttachedSource(Source):
         own = self.running()
         typename = own.properties[PropertyName("type")]
         if model.props or typename != f"{model.name}-{self.arch}-cpu":
-            raise CannotRealise(
+            raise CannotRealiseError(
                 f"{self.label} can only show its own CPU ({typename}), not make a {model.name}"
             )
         return own
@@ -70,7 +70,7 @@ class AttachedSource(Source):
 
     def _must_be(self, machine: str) -> None:
         if machine != self.machine:
-            raise UnknownName(
+            raise UnknownNameError(
                 f"{self.label} runs machine type {self.machine}, and cannot answer for {machine}"
             )
 

@@ -13,7 +13,7 @@ from cpumap.cpu.machine_type import machine_type
 from cpumap.cpu.names import Accel
 from cpumap.cpu.request import CpuRequest
 from cpumap.cpu.vendors import vendor_of
-from cpumap.errors import UnknownName
+from cpumap.errors import UnknownNameError
 from cpumap.sources.machines import advice, has_machine
 from cpumap.sources.source import Source
 from cpumap.system.trust import reason_not_to_run
@@ -44,7 +44,7 @@ class Wanted(Frozen):
 
 
 def choose_source(wanted: Wanted, request: CpuRequest) -> Source:
-    """The source to ask about this request. The caller closes it. Errors: `UnknownName`,
+    """The source to ask about this request. The caller closes it. Errors: `UnknownNameError`,
     `SourceError`.
     """
     accel: Accel = wanted.accel or request.accel
@@ -73,7 +73,7 @@ def connected_source(hypervisor: Hypervisor, wanted: Wanted, request: CpuRequest
     """The QEMU that this libvirt would start for the request: started if it is on this machine,
     else its recording.
 
-    A source that the user named comes before that. Errors: `UnknownName`, `SourceError`.
+    A source that the user named comes before that. Errors: `UnknownNameError`, `SourceError`.
     """
     if wanted.qemu or wanted.qmp or wanted.recorded:
         return choose_source(wanted, request)
@@ -116,7 +116,7 @@ def recorded_for(machine: str | None, accel: Accel) -> Source:
 
     It is that of the type's own release, whose answer starts there, else that of the next release
     which knows the type; a vendor's types are known to the vendor's QEMUs. For a type without a
-    release it is the newest. Errors: `UnknownName`.
+    release it is the newest. Errors: `UnknownNameError`.
     """
     from cpumap.sources.recorded import RecordedSource
     from cpumap.sources.recordings import knowing, recordings, shipped
@@ -127,6 +127,6 @@ def recorded_for(machine: str | None, accel: Accel) -> Source:
             source = RecordedSource(found.path)
             if machine is None or has_machine(source, machine):
                 return source
-    raise UnknownName(
+    raise UnknownNameError(
         f"no recorded QEMU has machine type {machine!r} under {accel}: {advice(asked)}"
     )

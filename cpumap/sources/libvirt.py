@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from cpumap.cpu.expansion import CpuModel, Realised
 from cpumap.cpu.names import Accel
 from cpumap.errors import SourceError
-from cpumap.qemu.qmp import Command, CommandFailed
+from cpumap.qemu.qmp import Command, CommandFailedError
 from cpumap.sources.attached import AttachedSource
 
 if TYPE_CHECKING:
@@ -231,16 +231,16 @@ class Monitor:
         self.label = f"domain {domain.name()}"
 
     def execute(self, command: str, **arguments: object) -> Any:
-        """What QEMU returns for one command. Errors: `CommandFailed`, and `SourceError` when the
+        """What QEMU returns for one command. Errors: `CommandFailedError`, and `SourceError` when the
         guest is gone.
         """
         answer = self._answer(command, arguments)
-        if isinstance(answer, CommandFailed):
+        if isinstance(answer, CommandFailedError):
             raise answer
         return answer
 
     def answers(self, commands: Iterable[Command]) -> list[Any]:
-        """The return values in order, a `CommandFailed` in place of what QEMU refuses."""
+        """The return values in order, a `CommandFailedError` in place of what QEMU refuses."""
         return [self._answer(name, arguments) for name, arguments in commands]
 
     def _answer(self, command: str, arguments: Mapping[str, object]) -> Any:
@@ -250,7 +250,7 @@ class Monitor:
         with self._hypervisor._said():
             answer = json.loads(libvirt_qemu.qemuMonitorCommand(self._domain, json.dumps(asked), 0))
         if "error" in answer:
-            return CommandFailed(f"{self.label}: {answer['error']['desc']}")
+            return CommandFailedError(f"{self.label}: {answer['error']['desc']}")
         return answer["return"]
 
     def warnings(self) -> list[str]:

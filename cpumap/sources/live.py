@@ -9,7 +9,7 @@ from typing import Self
 from cpumap.cpu.build import Build
 from cpumap.cpu.expansion import CpuModel, Definition, ExpansionType, Machine, Realised
 from cpumap.cpu.names import Accel, PropertyName, Value
-from cpumap.errors import SourceError, UnknownName
+from cpumap.errors import SourceError, UnknownNameError
 from cpumap.qemu.answers import (
     build_of,
     definitions_of,
@@ -102,9 +102,9 @@ class QemuSource(Source):
             return Session.start(self.binary, arguments, timeout=self._timeout)
         except SourceError as err:
             if ASKED_IN_VAIN.search(str(err)):
-                raise UnknownName(str(err)) from err
+                raise UnknownNameError(str(err)) from err
             if "-machine help" in str(err) or "unsupported machine type" in str(err):
-                raise UnknownName(
+                raise UnknownNameError(
                     f"{self.binary} has no machine type {arguments[1].partition(',')[0]!r}"
                 ) from err
             raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cpumap.cpu.expansion import Machine
 from cpumap.cpu.machine_type import MachineType, machine_type
 from cpumap.cpu.vendors import RHEL, UBUNTU, vendor_of
-from cpumap.errors import UnknownName
+from cpumap.errors import UnknownNameError
 from cpumap.sources.source import Source
 
 _BINARIES = {RHEL: "/usr/libexec/qemu-kvm", UBUNTU: "/usr/bin/qemu-system-x86_64"}
@@ -22,7 +22,7 @@ _OTHER_ARCHITECTURES = {
 
 def find_machine(source: Source, wanted: str | None, where: str = "") -> Machine:
     """The machine type of this name or alias; None: the source's default one. Errors:
-    `UnknownName`.
+    `UnknownNameError`.
 
     A label such as Proxmox's `+pve1` says nothing of the CPU: without it the name is upstream's.
     """
@@ -32,7 +32,7 @@ def find_machine(source: Source, wanted: str | None, where: str = "") -> Machine
         if found := _named(source, name):
             return found
     message = f"{source.label} has no machine type {wanted!r}"
-    raise UnknownName(f"{message}{_hint(machine_type(wanted))}", where)
+    raise UnknownNameError(f"{message}{_hint(machine_type(wanted))}", where)
 
 
 def has_machine(source: Source, wanted: str) -> bool:
@@ -44,7 +44,7 @@ def _default(source: Source, where: str) -> Machine:
     for machine in source.machines():
         if machine.is_default:
             return machine
-    raise UnknownName(f"no machine type given, and {source.label} has no default one", where)
+    raise UnknownNameError(f"no machine type given, and {source.label} has no default one", where)
 
 
 def _named(source: Source, wanted: str) -> Machine | None:

@@ -20,5 +20,5 @@ class Platform(Frozen):
     """The machine type, whatever the request says; None: the request's own."""
 
     def machine_for(self, request: CpuRequest) -> Machine:
-        """The machine type that the request is looked at under. Errors: `UnknownName`."""
+        """The machine type that the request is looked at under. Errors: `UnknownNameError`."""
         return find_machine(self.source, self.machine or request.machine, request.where)

@@ -11,7 +11,7 @@ from cpumap.cpu.build import Build, digest_of
 from cpumap.cpu.expansion import CpuModel, Definition, ExpansionType, Machine, Realised
 from cpumap.cpu.names import Accel, PropertyName, Value
 from cpumap.cpu.vendors import vendor_among
-from cpumap.errors import SourceError, UnknownName
+from cpumap.errors import SourceError, UnknownNameError
 from cpumap.sources.layers import Layer
 from cpumap.sources.source import Source
 
@@ -195,15 +195,15 @@ class RecordedSource(Source):
 
     def _table(self, machine: str) -> str:
         if machine not in self._tables:
-            raise UnknownName(f"{self.label} has no machine type {machine!r}")
+            raise UnknownNameError(f"{self.label} has no machine type {machine!r}")
         return self._tables[machine]
 
     def _known(self, layer: Layer, model: CpuModel, machine: str) -> dict[PropertyName, Value]:
         table = self._table(machine)
         if model.name not in self._stored["like"]:
-            raise UnknownName(f"{self.label} has no CPU model {model.name!r}")
+            raise UnknownNameError(f"{self.label} has no CPU model {model.name!r}")
         if model.name in NOT_RECORDED and model.name not in self._stored["full"]["models"]:
-            raise UnknownName(
+            raise UnknownNameError(
                 f"{model.name!r} is whatever its host has: {self.label} cannot say what that is"
             )
         facts = with_spellings(layer.facts(model.name, table), self._stored["spellings"])
@@ -221,9 +221,9 @@ class RecordedSource(Source):
         """What QEMU would not take: an unknown property, or a value that is none of its kind."""
         for name, value in model.props.items():
             if name not in full:
-                raise UnknownName(f"{self.label} has no CPU property {name!r}")
+                raise UnknownNameError(f"{self.label} has no CPU property {name!r}")
             if not isinstance(full[name], str) and _kind(full[name]) != _kind(value):
-                raise UnknownName(
+                raise UnknownNameError(
                     f"{self.label}: CPU property {name!r} takes {_kind(full[name])}, not {value!r}"
                 )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from cpumap.cpu.build import Build
 from cpumap.cpu.machine_type import Release, release
 from cpumap.cpu.names import Accel
-from cpumap.errors import UnknownName
+from cpumap.errors import UnknownNameError
 from cpumap.system.data import data_path
 
 _NAME = re.compile(
@@ -93,7 +93,7 @@ def _parsed(path: Path) -> Recording | None:
 
 def find_recording(wanted: str, accel: Accel, arch: str = "x86_64") -> Path:
     """The recording that a release (`7.2`, `10.0.13`), a vendor (`ubuntu`, `8.2-ubuntu`) or a file
-    name means. Errors: `UnknownName`.
+    name means. Errors: `UnknownNameError`.
 
     A release alone never means a vendor's QEMU, whose machine types and defaults are its own.
     """
@@ -106,7 +106,7 @@ def find_recording(wanted: str, accel: Accel, arch: str = "x86_64") -> Path:
         if fitting:
             return fitting[-1].path
     have = ", ".join(dict.fromkeys(found.name for found in known))
-    raise UnknownName(
+    raise UnknownNameError(
         f"no recording of QEMU {wanted} for {arch} and {accel}; there are {have or 'none'}"
     )
 

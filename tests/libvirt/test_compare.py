@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cpumap.cpu.host import HostCpu, Identity
 from cpumap.cpu.names import FeatureName
 from cpumap.cpu.request import CpuRequest, FeaturePolicy
-from cpumap.errors import InputError, ResolveError, UnknownName
+from cpumap.errors import InputError, ResolveError, UnknownNameError
 from cpumap.hosts.read import read_cpus, read_host
 from cpumap.libvirt.cpu_map.load import load_cpu_map
 from cpumap.libvirt.domain import parse_request
@@ -94,7 +94,7 @@ def test_another_architecture_is_incompatible() -> None:
 )
 def test_unknown_names_are_refused_with_their_line(inside: str, message: str) -> None:
     (cpu,) = read_cpus(f"<cpu>\n{inside}</cpu>", MAP, name="in.xml")
-    with pytest.raises(UnknownName) as raised:
+    with pytest.raises(UnknownNameError) as raised:
         compare(HOST, cpu, MAP)
     assert str(raised.value).startswith(message)
 

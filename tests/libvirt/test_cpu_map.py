@@ -8,7 +8,7 @@ import pytest
 
 from cpumap.cpu.bits import CpuidBits, MsrBits
 from cpumap.cpu.names import FeatureName, PropertyName
-from cpumap.errors import CpuMapError, InputError, UnknownName
+from cpumap.errors import CpuMapError, InputError, UnknownNameError
 from cpumap.libvirt.cpu_map.entries import Signature
 from cpumap.libvirt.cpu_map.load import load_cpu_map
 from cpumap.libvirt.cpu_map.map import CpuMap
@@ -289,9 +289,13 @@ def test_a_map_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_names_that_are_not_there(shipped: CpuMap) -> None:
-    with pytest.raises(UnknownName, match=r"^vm.xml:7: CPU model 'Pentium9' is not in the CPU map"):
+    with pytest.raises(
+        UnknownNameError, match=r"^vm.xml:7: CPU model 'Pentium9' is not in the CPU map"
+    ):
         shipped.model("Pentium9", "vm.xml:7")
-    with pytest.raises(UnknownName, match=r"^vm.xml:7: CPU feature 'sse9' is not in the CPU map"):
+    with pytest.raises(
+        UnknownNameError, match=r"^vm.xml:7: CPU feature 'sse9' is not in the CPU map"
+    ):
         shipped.feature("sse9", "vm.xml:7")
-    with pytest.raises(UnknownName, match="no section for architecture s390x"):
+    with pytest.raises(UnknownNameError, match="no section for architecture s390x"):
         load_cpu_map(arch="s390x")

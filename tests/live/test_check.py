@@ -24,7 +24,7 @@ from cpumap.cpu.expansion import CpuModel
 from cpumap.cpu.host import UNKNOWN_MACHINE
 from cpumap.cpu.names import Accel, FeatureName
 from cpumap.cpu.request import CpuRequest, FeaturePolicy
-from cpumap.errors import SourceError, UnknownName
+from cpumap.errors import SourceError, UnknownNameError
 from cpumap.hosts.described import read_described
 from cpumap.hosts.this_machine import this_machine
 from cpumap.libvirt.cpu_map.load import load_cpu_map
@@ -273,7 +273,7 @@ def test_a_qemu_that_runs_says_what_it_cannot_give(
             assert "not tried: enforce itself" in told.unproven and not made.unproven
         own = check(_request("pentium3", accel), Platform(there, CPU_MAP, there.machine))
         assert own.runnable and not own.unproven
-        with pytest.raises(UnknownName, match="runs machine type"):
+        with pytest.raises(UnknownNameError, match="runs machine type"):
             check(request, Platform(there, CPU_MAP, "isapc"))
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from cpumap.cpu.expansion import CpuModel, Definition, ExpansionType, Machine
 from cpumap.cpu.names import Accel, PropertyName, Value
-from cpumap.errors import CpumapError, ResolveError, UnknownName
+from cpumap.errors import CpumapError, ResolveError, UnknownNameError
 from cpumap.libvirt.cpu_map.load import load_cpu_map
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.domain import parse_request
@@ -359,7 +359,7 @@ class Judge:
             return libvirt_cpu_args(request, Platform(self.sources[key], self.cpu_map))[1], ""
         except CpumapError as err:
             return "", str(err).partition(": ")[2] if isinstance(
-                err, ResolveError | UnknownName
+                err, ResolveError | UnknownNameError
             ) else ""
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from cpumap.cli.main import main
 from cpumap.errors import SourceError
-from cpumap.qemu.qmp import CommandFailed, Session
+from cpumap.qemu.qmp import CommandFailedError, Session
 
 pytestmark = pytest.mark.live
 
@@ -46,7 +46,7 @@ def test_pipeline_answers_in_order(qemu: Path) -> None:
 def test_qemus_own_words_for_a_refused_command(qemu: Path) -> None:
     with (
         Session.start(qemu, Q35) as session,
-        pytest.raises(CommandFailed, match="CPU model 'no-such' not found"),
+        pytest.raises(CommandFailedError, match="CPU model 'no-such' not found"),
     ):
         session.execute("query-cpu-model-expansion", type="full", model={"name": "no-such"})
 

@@ -20,7 +20,7 @@ from cpumap.cpu.host import UNKNOWN_MACHINE, ThisMachine
 from cpumap.cpu.names import FeatureName, Property, PropertyName
 from cpumap.cpu.origin import origin
 from cpumap.cpu.request import CpuRequest, FeaturePolicy, Policy
-from cpumap.errors import InputError, SourceError, UnknownName
+from cpumap.errors import InputError, SourceError, UnknownNameError
 from cpumap.hosts.described import DescribedHost, read_described, request_on
 from cpumap.hosts.lack import who_lacks
 from cpumap.hosts.read import read_host
@@ -142,9 +142,9 @@ def test_a_feature_that_this_qemu_has_no_property_for() -> None:
     found = _checked("pentium3", _feature("avx10"))
     assert [(lack.feature, lack.who) for lack in found.missing] == [("avx10", "QEMU")]
     assert _checked("pentium3", _feature("avx10", "optional")).runnable
-    with pytest.raises(UnknownName, match="nosuch"):
+    with pytest.raises(UnknownNameError, match="nosuch"):
         _checked("pentium3", _feature("nosuch"))
-    with pytest.raises(UnknownName, match="nosuch"):
+    with pytest.raises(UnknownNameError, match="nosuch"):
         _checked("pentium3", settings=(Property(PropertyName("nosuch"), True, origin("-cpu")),))
     enlightened = _checked(
         "pentium3",

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from cpumap.cpu.expansion import CpuModel
 from cpumap.cpu.machine_type import release
 from cpumap.cpu.names import Accel, PropertyName
-from cpumap.errors import SourceError, UnknownName
+from cpumap.errors import SourceError, UnknownNameError
 from cpumap.pin.resolve import canonical_names
 from cpumap.sources.choose import recorded_for
 from cpumap.sources.layers import Layer, factorise
@@ -100,7 +100,7 @@ def test_every_model_answers_under_every_machine_type(path: Path) -> None:
     for machine in source.tables():
         for definition in source.definitions(machine):
             if definition.name == "host" or (definition.name == "max" and source.accel == "kvm"):
-                with pytest.raises(UnknownName, match="whatever its host has"):
+                with pytest.raises(UnknownNameError, match="whatever its host has"):
                     source.expand(machine, CpuModel(definition.name), "full")
                 continue
             full = source.expand(machine, CpuModel(definition.name), "full")
@@ -140,7 +140,7 @@ def test_files_that_are_no_recordings(tmp_path: Path, content: str, message: str
 
 
 def test_a_recording_that_is_not_shipped() -> None:
-    with pytest.raises(UnknownName, match=r"no recording of QEMU 6\.0 .*there are 5\.2"):
+    with pytest.raises(UnknownNameError, match=r"no recording of QEMU 6\.0 .*there are 5\.2"):
         find_recording("6.0", "tcg")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cpumap.cpu.frozen import Frozen
-from cpumap.errors import CpuMapError, InputError, UnknownName
+from cpumap.errors import CpuMapError, InputError, UnknownNameError
 from cpumap.system.xml_document import Document, read_input
 
 SECTIONS = {
@@ -49,7 +49,7 @@ class MapFile(Frozen):
     def parsed(self) -> tuple[Document, Any]:
         """The document, and the element whose children are its definitions.
 
-        Raises `CpuMapError`, and `UnknownName` for an architecture that the map does not have.
+        Raises `CpuMapError`, and `UnknownNameError` for an architecture that the map does not have.
         """
         document = Document.parse(self.content, str(self.path), CpuMapError)
         root = document.root
@@ -62,7 +62,7 @@ class MapFile(Frozen):
             if section.get("name") == name:
                 return document, section
         message = f"the CPU map has no section for architecture {self.arch}"
-        raise UnknownName(message, str(self.path))
+        raise UnknownNameError(message, str(self.path))
 
 
 def map_files(path: Path, arch: str) -> tuple[MapFile, ...]:

@@ -10,7 +10,7 @@ from typing import Protocol
 from cpumap.cpu.bits import Bits
 from cpumap.cpu.frozen import Frozen
 from cpumap.cpu.names import FeatureName, PropertyName
-from cpumap.errors import UnknownName
+from cpumap.errors import UnknownNameError
 from cpumap.libvirt.cpu_map.entries import Feature, Model, Vendor
 
 _IRREGULAR = {FeatureName("pclmuldq"): PropertyName("pclmulqdq")}
@@ -71,21 +71,21 @@ class CpuMap(Frozen):
         return self.definitions.models()
 
     def model(self, name: str, where: str = "") -> Model:
-        """The model of this name. Raises `UnknownName`; `where` is the place that mentions it."""
+        """The model of this name. Raises `UnknownNameError`; `where` is the place that mentions it."""
         try:
             return self.models[name]
         except KeyError:
-            raise UnknownName(
+            raise UnknownNameError(
                 f"CPU model {name!r} is not in the CPU map {self.path}", where
             ) from None
 
     def feature(self, name: str, where: str = "") -> Feature:
-        """The feature of this name or QEMU spelling. Raises `UnknownName`; `where` is the place
+        """The feature of this name or QEMU spelling. Raises `UnknownNameError`; `where` is the place
         that mentions it.
         """
         feature = self.features.get(self.feature_of(PropertyName(name)))
         if feature is None:
-            raise UnknownName(f"CPU feature {name!r} is not in the CPU map {self.path}", where)
+            raise UnknownNameError(f"CPU feature {name!r} is not in the CPU map {self.path}", where)
         return feature
 
     def property_of(self, feature: FeatureName) -> PropertyName:

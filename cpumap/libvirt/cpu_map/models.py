@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cpumap.cpu.names import FeatureName
-from cpumap.errors import UnknownName
+from cpumap.errors import UnknownNameError
 from cpumap.libvirt.cpu_map.definitions import number_in, yes_in
 from cpumap.libvirt.cpu_map.entries import Model, Signature
 from cpumap.libvirt.cpu_map.files import MapFile, children, named
@@ -109,7 +109,7 @@ def _model_features(
     for feature in element.iterfind("feature"):
         name = FeatureName(named(feature, document))
         if name not in known.features:
-            raise UnknownName(
+            raise UnknownNameError(
                 f"CPU feature {name!r} is not in the CPU map {known.path}",
                 document.where(feature),
             )
@@ -127,7 +127,7 @@ def _model_vendor(element: Any, document: Document, known: Known) -> str | None:
         return None
     name = named(vendor, document)
     if name not in known.vendors:
-        raise UnknownName(
+        raise UnknownNameError(
             f"CPU vendor {name!r} is not in the CPU map {known.path}", document.where(vendor)
         )
     return name

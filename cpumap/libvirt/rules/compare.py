@@ -45,7 +45,7 @@ class Comparison:
 
 
 def compare(host: HostCpu, cpu: Cpu, cpu_map: CpuMap) -> Comparison:
-    """Whether the host can provide the CPU. Raises `UnknownName` for a model or feature that the
+    """Whether the host can provide the CPU. Raises `UnknownNameError` for a model or feature that the
     map lacks.
     """
     if cpu.arch not in COMPATIBLE.get(host.arch, (host.arch,)):
@@ -85,7 +85,7 @@ def features_of_cpu(cpu: Cpu, cpu_map: CpuMap) -> frozenset[FeatureName]:
     """What a CPU has when it is what it says: its model's features, and those it adds, less those
     it takes away.
 
-    An optional feature adds nothing. Raises `UnknownName`.
+    An optional feature adds nothing. Raises `UnknownNameError`.
     """
     by_policy = _by_policy(cpu, cpu_map)
     added = by_policy["force"] | by_policy["require"]
@@ -93,7 +93,7 @@ def features_of_cpu(cpu: Cpu, cpu_map: CpuMap) -> frozenset[FeatureName]:
 
 
 def feature_named(feature: FeaturePolicy, cpu: Cpu, cpu_map: CpuMap) -> FeatureName:
-    """libvirt's name of a feature that a CPU mentions. Raises `UnknownName` with the place that
+    """libvirt's name of a feature that a CPU mentions. Raises `UnknownNameError` with the place that
     does.
     """
     file, colon, _ = cpu.where.rpartition(":")
