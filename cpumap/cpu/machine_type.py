@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cache
 
 from cpumap.cpu.expansion import Machine
+from cpumap.cpu.frozen import Frozen
 from cpumap.errors import UnknownNameError
 
 _RELEASE = re.compile(r"\d{1,9}(?:\.\d{1,9}){0,3}")
@@ -27,11 +27,16 @@ _DOWNSTREAM = re.compile(
 """`pc-q35-rhel9.4.0`, `pc-q35-noble-v2`, `pseries-rhel7.6.0-sxxm`."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Release:
+class Release(Frozen):
     """A QEMU release, to be compared with others: `7.2` comes before `7.2.22` and `10.0`."""
 
     numbers: tuple[int, ...]
+
+    def __lt__(self, other: Release) -> bool:
+        return self.numbers < other.numbers
+
+    def __le__(self, other: Release) -> bool:
+        return self.numbers <= other.numbers
 
     def __str__(self) -> str:
         return ".".join(map(str, self.numbers))
@@ -50,8 +55,7 @@ def release(text: str) -> Release:
     return Release(tuple(map(int, text.split("."))))
 
 
-@dataclass(frozen=True, slots=True)
-class MachineType:
+class MachineType(Frozen):
     """A machine type's name, taken apart."""
 
     name: str

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from cpumap.cpu.build import Build
+from cpumap.cpu.frozen import Frozen
 from cpumap.cpu.machine_type import Release, release
 from cpumap.cpu.names import Accel
 from cpumap.errors import UnknownNameError
@@ -21,8 +21,7 @@ _NAME = re.compile(
 _WANTED = re.compile(r"(?P<release>\d+(?:\.\d+)*)?-?(?P<whose>[a-z].*)?", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class Recording:
+class Recording(Frozen):
     """A recording's file, and what its name says: `8.2.2-ubuntu_x86_64_kvm.json`."""
 
     path: Path
@@ -95,17 +94,17 @@ def find_recording(wanted: str, accel: Accel, arch: str = "x86_64") -> Path:
     """The recording that a release (`7.2`, `10.0.13`), a vendor (`ubuntu`, `8.2-ubuntu`) or a file
     name means. Errors: `UnknownNameError`.
 
-    A release alone never means a vendor's QEMU, whose machine types and defaults are its own.
+    A release alone never means a vendor's QEMU, whose machine types and defaults are its own. The
+    user's recordings are looked at where none that is shipped fits.
     """
     if "/" in wanted or wanted.endswith(".json"):
         return Path(wanted)
-    known = recordings(accel, arch)
-    match = _WANTED.fullmatch(wanted)
-    if wanted and match:
-        fitting = [found for found in known if _is_meant(found, match["release"], match["whose"])]
-        if fitting:
-            return fitting[-1].path
-    have = ", ".join(dict.fromkeys(found.name for found in known))
+    match = _WANTED.fullmatch(wanted) if wanted else None
+    for known in (shipped, recordings):
+        for found in reversed(known(accel, arch)):
+            if match and _is_meant(found, match["release"], match["whose"]):
+                return found.path
+    have = ", ".join(dict.fromkeys(found.name for found in recordings(accel, arch)))
     raise UnknownNameError(
         f"no recording of QEMU {wanted} for {arch} and {accel}; there are {have or 'none'}"
     )
