@@ -48,6 +48,10 @@ class UnknownNameError(InputError):
     """A CPU model, feature, property or machine type that nobody here knows."""
 
 
+class ArchitectureError(InputError):
+    """A CPU of one architecture, and a QEMU or a host of another."""
+
+
 class ResolveError(CpumapError):
     """A CPU that was asked for but cannot be given: the answer is no."""
 

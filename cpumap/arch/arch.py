@@ -1,0 +1,154 @@
+"""What one architecture is to cpumap: everything that its callers would have to know of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from cpumap.cpu.expansion import ExpansionType
+from cpumap.cpu.names import Accel, FeatureName, Property, PropertyName, Value
+from cpumap.cpu.request import CpuRequest
+from cpumap.errors import ResolveError
+
+Judge = Literal["expanded again", "realised", "seen by a guest"]
+"""Who is asked whether an explicit CPU holds."""
+
+
+JUDGES: tuple[Judge, ...] = ("expanded again", "realised", "seen by a guest")
+
+
+Place = Literal["-cpu", "-global", "-machine"]
+"""The option of QEMU's command line in which a property is named."""
+
+
+Properties = Mapping[PropertyName, Value]
+
+
+def _nothing_refused(_name: PropertyName, _value: Value, _realised: Properties) -> bool:
+    return False
+
+
+def _nothing_raised(_values: Properties, _several_dies: bool, /) -> Properties:
+    return {}
+
+
+def _no_words(request: CpuRequest) -> Iterable[Property]:
+    """Nothing; `<cache>` and `<maxphysaddr>` are refused, since libvirt has them for x86 only."""
+    for element, said in (("cache", request.cache), ("maxphysaddr", request.maxphysaddr)):
+        if said is not None:
+            raise ResolveError(f"{request.where}: <{element}> means nothing to a CPU of this kind")
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """Properties that QEMU raises for features that are on: x86's highest CPUID leaves."""
+
+    names: tuple[PropertyName, ...]
+    automatic: PropertyName
+    """Whether QEMU raises them for every feature, or for a few only."""
+    of_features_alone: frozenset[PropertyName]
+    """Those for which no model sets a floor of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arch:
+    """One architecture that QEMU has CPU models for."""
+
+    name: str
+    """As libvirt calls guests of it: `i686`."""
+    target: str
+    """As its own QEMU calls itself (query-target): `i386`."""
+    cpu_type: str
+    """The type that all its CPU models inherit from: `x86_64-cpu`, `arm-cpu`."""
+    families: tuple[str, ...]
+    """Machine type families with versions, the one that others are compared with first."""
+    default_model: str | None
+    """The CPU of a guest that names none, where the machine type does not say."""
+    host_passthrough: Mapping[Accel, str]
+    """The model for host-passthrough, by accelerator: `host`."""
+    maximum: str = "max"
+    """The model for mode='maximum'."""
+    bare: str | None = None
+    """The model that has nothing by itself; None where QEMU has none."""
+    expansions: frozenset[ExpansionType] = frozenset()
+    """The kinds of query-cpu-model-expansion that QEMU answers."""
+    explicit: Literal["realised", "static"] = "realised"
+    """What an explicit CPU consists of: the properties of the realised CPU, on its model; or its
+    static expansion, the model that QEMU names in it included.
+    """
+    named: re.Pattern[str] | None = None
+    """Names of the properties that an explicit CPU consists of; None: every one."""
+    places: Mapping[PropertyName, Place] | None = None
+    """Where a property is named, if not in `-cpu`."""
+    judges: tuple[Judge, ...] = JUDGES
+    checked: Mapping[PropertyName, Value] | None = None
+    """Makes QEMU say what host or accelerator cannot give."""
+    unfiltered: Mapping[PropertyName, Value] | None = None
+    """Makes tcg leave on what it cannot give."""
+    enforce: bool = False
+    """Whether QEMU starts with less than was asked for, unless `enforce` is said."""
+    vendor: PropertyName | None = None
+    """The property that KVM sets to the host's vendor where it is not named."""
+    signature: tuple[PropertyName, ...] = ()
+    """The properties for family, model and stepping."""
+    migratable: PropertyName | None = None
+    """The property of host models that leaves out what blocks migration; libvirt passes it."""
+    of_host_models: frozenset[PropertyName] = frozenset()
+    """Properties that only host models have."""
+    own_caches: PropertyName | None = None
+    """Off by default only where the model has cache tables of its own, which no property shows."""
+    host_caches: PropertyName | None = None
+    """On where the caches are those of the host, which no property shows."""
+    spellings: Mapping[str, str] | None = None
+    """Second names of properties that differ in more than punctuation → the name that counts."""
+    per_instance: frozenset[PropertyName] = frozenset()
+    """Properties of one vCPU in one running machine, or of how it was asked for."""
+    not_named: frozenset[PropertyName] = frozenset()
+    """Properties that say what QEMU does while it makes a CPU; what comes of it is named."""
+    defaults: Mapping[PropertyName, Value] | None = None
+    """What properties become at realize when they are left empty."""
+    levels: Levels | None = None
+    forgotten: Mapping[PropertyName, str] | None = None
+    """Properties that QEMU had once → the first of the releases looked at that has not. A stored
+    domain that names one would not start after an upgrade.
+    """
+    forgotten_unless: Mapping[PropertyName, PropertyName] | None = None
+    """Of these: those that must be named all the same where another property is on."""
+    with_threads: Mapping[FeatureName, str] | None = None
+    """Features that QEMU turns on where a package has several threads → since which release."""
+    refused: Callable[[PropertyName, Value, Properties], bool] = _nothing_refused
+    """Whether QEMU reads this value out but takes it from nobody; given the realised CPU."""
+    raised: Callable[[Properties, bool], Properties] = _nothing_raised
+    """What QEMU sets by itself, given all values and whether a package has several dies, unless it
+    is named.
+    """
+    words: Callable[[CpuRequest], Iterable[Property]] = _no_words
+    """What a domain says in elements that only this architecture has: `<cache>`."""
+
+    @property
+    def host_models(self) -> frozenset[str]:
+        """Models that are whatever the host has."""
+        return frozenset({*self.host_passthrough.values(), self.maximum})
+
+    @property
+    def without_features(self) -> frozenset[str]:
+        """Models that inherit nothing; libvirt has no names for them.
+
+        `custom` was proposed to QEMU for what became `base`.
+        """
+        return frozenset({self.bare, "custom"}) if self.bare else frozenset()
+
+    def typename(self, model: str) -> str:
+        """The QOM type of a model: `Haswell-x86_64-cpu`."""
+        return f"{model}-{self.cpu_type}"
+
+    def model_of(self, typename: str) -> str:
+        """The model of a QOM type: `qemu64` of `qemu64-x86_64-cpu`."""
+        return typename.removesuffix(self.cpu_type).removesuffix("-")
+
+    def place(self, name: PropertyName) -> Place:
+        """Where a property is named on QEMU's command line."""
+        return (self.places or {}).get(name, "-cpu")

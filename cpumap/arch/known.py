@@ -1,0 +1,61 @@
+"""The architectures that cpumap knows, looked up by name, and who runs whose guests.
+
+A new architecture is a module beside this one and its place in `ARCHES`.
+"""
+
+from __future__ import annotations
+
+from cpumap.arch.arch import Arch
+from cpumap.arch.x86.x86 import I686, X86_64
+from cpumap.errors import ArchitectureError
+
+ARCHES: tuple[Arch, ...] = (X86_64, I686)
+
+
+DEFAULT = X86_64
+"""Where nothing says which, neither the document nor a source."""
+
+
+_BY_NAME = {name: arch for arch in ARCHES for name in (arch.target, arch.name)}
+
+
+_GUESTS = {
+    "x86_64": ("x86_64", "i686"),
+    "i386": ("i686",),
+    "ppc64": ("ppc64", "ppc64le"),
+    "ppc64le": ("ppc64", "ppc64le"),
+}
+"""Architecture of a host, or target of a QEMU → those of the guests that it runs; any other runs
+its own.
+"""
+
+
+def arch_of(name: str) -> Arch:
+    """The architecture of this name, libvirt's or QEMU's. Errors: `ArchitectureError` for one
+    whose CPUs nobody here knows.
+    """
+    if name not in _BY_NAME:
+        known = ", ".join(arch.name for arch in ARCHES)
+        raise ArchitectureError(f"no CPU of architecture {name} can be made explicit (only {known})")
+    return _BY_NAME[name]
+
+
+def is_known(name: str) -> bool:
+    """Whether `arch_of` has an answer."""
+    return name in _BY_NAME
+
+
+def runs(host: str, guest: str | None) -> bool:
+    """Whether a host of this architecture, or a QEMU of this target, runs guests of the other.
+
+    A guest that says no architecture is of its host's.
+    """
+    return guest is None or guest in _GUESTS.get(host, (host,))
+
+
+def must_run(host: str, guest: str | None, label: str, where: str = "") -> None:
+    """Nothing, where `label` is of an architecture that runs the guest. Errors:
+    `ArchitectureError`, which names both.
+    """
+    if not runs(host, guest):
+        raise ArchitectureError(f"the CPU is one of {guest}, and {label} is {host}", where)

@@ -1,0 +1,144 @@
+"""x86_64 and i686: the same CPUs, under two names of QEMU's and two of libvirt's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from cpumap.arch.arch import Arch, Levels
+from cpumap.cpu.names import FeatureName, Property, PropertyName, Value
+from cpumap.cpu.request import CpuRequest
+
+_DEFAULT_HV_VENDOR = "Microsoft Hv"
+
+
+_EMPTY_UNLESS_SET = {"vendor": "", "hv-vendor-id": ""}
+
+
+_LBR_FMT_UNSET = 0x3F
+
+
+_LEAF_OF_DIES = 0x1F
+
+
+def _names(text: str) -> tuple[PropertyName, ...]:
+    return tuple(map(PropertyName, text.split()))
+
+
+def _refused(name: PropertyName, value: Value, realised: Mapping[PropertyName, Value]) -> bool:
+    """Whether QEMU reads this value out but takes it from nobody (measured on 5.2 to 11.1)."""
+    if name == "lbr-fmt":
+        return isinstance(value, int) and value > _LBR_FMT_UNSET
+    if name == "phys-bits":
+        return realised.get(PropertyName("lm")) is False
+    return name in _EMPTY_UNLESS_SET and value == _EMPTY_UNLESS_SET[name]
+
+
+def _raised(
+    values: Mapping[PropertyName, Value], several_dies: bool
+) -> Mapping[PropertyName, Value]:
+    """QEMU raises `level` for leaf 0x1F where a package has several dies.
+
+    Not on machine types without automatic levels, and not for other vendors' CPUs where they have
+    no leaves of Intel's.
+    """
+    level = values.get(PropertyName("level"))
+    automatic = values.get(PropertyName("full-cpuid-auto-level"), True) is True
+    intel = values.get(PropertyName("vendor")) == "GenuineIntel"
+    intel_alone = values.get(PropertyName("x-vendor-cpuid-only"))
+    if several_dies and automatic and level is not None and (intel or not intel_alone):
+        return {PropertyName("level"): max(int(level), _LEAF_OF_DIES)}
+    return {}
+
+
+def _words(request: CpuRequest) -> Iterable[Property]:
+    """What `<cache>` and `<maxphysaddr>` set."""
+    yield from _cache(request)
+    yield from _phys_bits(request)
+
+
+def _cache(request: CpuRequest) -> Iterable[Property]:
+    if request.cache is None:
+        return
+    host = request.mode in ("host-passthrough", "maximum")
+    if request.cache.mode == "passthrough":
+        yield Property(PropertyName("host-cache-info"), True, "cache passthrough")
+    elif host:
+        yield Property(PropertyName("host-cache-info"), False, f"cache {request.cache.mode}")
+    yield Property(
+        PropertyName("l3-cache"), request.cache.mode == "emulate", f"cache {request.cache.mode}"
+    )
+
+
+def _phys_bits(request: CpuRequest) -> Iterable[Property]:
+    wanted = request.maxphysaddr
+    if wanted is None:
+        return
+    if wanted.mode == "passthrough":
+        yield Property(PropertyName("host-phys-bits"), True, "maxphysaddr passthrough")
+        if wanted.limit is not None:
+            yield Property(PropertyName("host-phys-bits-limit"), wanted.limit, "maxphysaddr limit")
+    elif wanted.bits is not None:
+        yield Property(PropertyName("phys-bits"), wanted.bits, "maxphysaddr emulate")
+
+
+X86_64 = Arch(
+    name="x86_64",
+    target="x86_64",
+    cpu_type="x86_64-cpu",
+    families=("pc-q35", "pc-i440fx"),
+    default_model="qemu64",
+    host_passthrough={"kvm": "host", "tcg": "max"},
+    bare="base",
+    expansions=frozenset({"static", "full"}),
+    # old machine types switch the warnings off
+    checked={PropertyName("check"): True},
+    unfiltered={PropertyName("x-force-features"): True},
+    enforce=True,
+    vendor=PropertyName("vendor"),
+    signature=_names("family model stepping"),
+    migratable=PropertyName("migratable"),
+    # max_x86_cpu_properties in target/i386/cpu.c
+    of_host_models=frozenset(_names("host-cache-info migratable")),
+    own_caches=PropertyName("legacy-cache"),
+    host_caches=PropertyName("host-cache-info"),
+    # Aliases in target/i386/cpu.c.
+    spellings={
+        "sse3": "pni",
+        "pclmuldq": "pclmulqdq",
+        "ffxsr": "fxsr-opt",
+        "i64": "lm",
+        "xd": "nx",
+    },
+    per_instance=frozenset(
+        _names(
+            "apic-id check core-id die-id enforce hotpluggable hotplugged memory module-id node-id "
+            "realized socket-id start-powered-off thread-id tsc-frequency type x-force-features"
+        )
+    ),
+    not_named=frozenset(_names("hv-passthrough")),
+    defaults={PropertyName("hv-vendor-id"): _DEFAULT_HV_VENDOR},
+    levels=Levels(
+        names=_names("level level-func7 min-level min-xlevel min-xlevel2 xlevel xlevel2"),
+        automatic=PropertyName("full-cpuid-auto-level"),
+        of_features_alone=frozenset(_names("level-func7")),
+    ),
+    # The levels that two of them decide are named themselves; the other two count in a migration
+    # stream, and for hv-synic.
+    forgotten={
+        PropertyName("kvm-no-smi-migration"): "10.0",
+        PropertyName("full-cpuid-auto-level"): "11.1",
+        PropertyName("x-hv-synic-kvm-only"): "11.1",
+        PropertyName("x-intel-pt-auto-level"): "11.1",
+    },
+    forgotten_unless={PropertyName("x-hv-synic-kvm-only"): PropertyName("hv-synic")},
+    with_threads={FeatureName("ht"): "10.0"},
+    refused=_refused,
+    raised=_raised,
+    words=_words,
+)
+
+
+I686 = replace(
+    X86_64, name="i686", target="i386", cpu_type="i386-cpu", default_model="qemu32"
+)
