@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from cpumap.arch.x86.x86 import X86_64
 from cpumap.cpu.expansion import CpuModel, Expansion
 from cpumap.cpu.explicit import ExplicitCpu
 from cpumap.cpu.names import Accel, PropertyName, Value
@@ -19,7 +20,7 @@ from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.move.hold import hold
 from cpumap.move.predict import PredictedDifference, Prediction
 from cpumap.pin.expand import default_request, expand
-from cpumap.pin.resolve import is_refused, resolve
+from cpumap.pin.resolve import resolve
 from cpumap.proof.guest import GuestCpu, differences
 from cpumap.proof.verify import look
 from cpumap.qemu.arguments import smp_option
@@ -187,13 +188,13 @@ class Bench:
         target = self.source(move.to_release, move.accel)
         key = ("names", move.to_release, move.to_machine, move.accel)
         names = self.once(
-            key, lambda: frozenset(target.expand(move.to_machine, CpuModel("base"), "full"))
+            key, lambda: frozenset(target.expand(move.to_machine, CpuModel("base"), "full").props)
         )
         static = expansion.static
         return {
             n: v
             for n, v in static.items()
-            if n in names and not is_refused(n, v, expansion.realised)
+            if n in names and not X86_64.refused(n, v, expansion.realised)
         }
 
     def _look(

@@ -21,8 +21,9 @@ from pathlib import Path
 import qemus
 
 from cpumap.cpu.expansion import CpuModel
+from cpumap.cpu.machine_type import of_family, release
 from cpumap.cpu.names import PropertyName, Value
-from cpumap.move.adapt import has_cache_table, machine_of_release, release
+from cpumap.move.adapt import has_cache_table, machine_of_release
 from cpumap.move.caches import CACHE_LEAVES, CACHE_PROPERTIES, RECORDED_ON
 from cpumap.proof.guest import GuestCpu, probe
 from cpumap.qemu.arguments import cpu_arguments, smp_option
@@ -48,24 +49,23 @@ def main() -> None:
     releases = {}
     for binary in binaries:
         with QemuSource(binary) as source:
-            releases[release(source)] = _recorded(source, leaves)
-    ordered = dict(
-        sorted(releases.items(), key=lambda entry: [int(part) for part in entry[0].split(".")])
-    )
+            releases[release(source.version).series] = _recorded(source, leaves)
+    ordered = {str(name): tables for name, tables in sorted(releases.items())}
     write_atomically(
-        data_path("x86_64", "caches.json"), _text(ordered, [json.loads(text) for text in leaves]).encode()
+        data_path("x86_64", "caches.json"),
+        _text(ordered, [json.loads(text) for text in leaves]).encode(),
     )
 
 
 def _recorded(source: QemuSource, leaves: dict[str, int]) -> dict[str, dict[str, int]]:
     """Cache table → properties that are on → index into the list of what leaves hold."""
-    machine = machine_of_release(source, release(source))
+    machine = machine_of_release(source, release(source.version))
     cases = list(_cases(source))
 
     def look(case: Case) -> GuestCpu:
         _, model, props = case
         how = {**props, **HIGH, PropertyName("x-force-features"): True}
-        arguments = cpu_arguments(model, f"{model}-{source.arch}-cpu", how)
+        arguments = cpu_arguments(model, source.kind.typename(model), how)
         return probe(
             source.binary, machine, arguments, accel="tcg", smp=smp_option(RECORDED_ON), timeout=120
         )
@@ -93,7 +93,7 @@ def _recorded(source: QemuSource, leaves: dict[str, int]) -> dict[str, dict[str,
 
 
 def _cases(source: QemuSource) -> Iterator[Case]:
-    newest = machine_of_release(source, release(source))
+    newest = machine_of_release(source, release(source.version))
     eras = list(_eras(source))
     tables = [
         definition.name
@@ -110,7 +110,7 @@ def _cases(source: QemuSource) -> Iterator[Case]:
         for name in VENDORS:
             yield f"legacy {name}", "qemu64", {vendor: name, legacy: True, **props}
         for model in tables:
-            own = str(source.expand(newest, CpuModel(model), "full")[vendor])
+            own = str(source.expand(newest, CpuModel(model), "full").props[vendor])
             for name in sorted({own, *HOSTS}):
                 yield f"{model} {name}", model, {vendor: name, legacy: False, **props}
 
@@ -120,10 +120,8 @@ def _eras(source: QemuSource) -> Iterator[dict[PropertyName, Value]]:
     change.
     """
     seen = []
-    for machine in source.machines():
-        if not machine.name.startswith("pc-q35-"):
-            continue
-        full = source.expand(machine.name, CpuModel("qemu64"), "full")
+    for machine in of_family(source.machines(), "pc-q35"):
+        full = source.expand(machine.name, CpuModel("qemu64"), "full").props
         names = [name for name in CACHE_PROPERTIES if name.startswith("x-") and name in full]
         if (era := {name: full[name] for name in names}) not in seen:
             seen.append(era)

@@ -53,7 +53,7 @@ def newest_machine(source: QemuSource) -> str:
 
 def boolean_properties(source: QemuSource) -> list[str]:
     """The canonical names of everything that QEMU counts as a CPU feature."""
-    static = source.expand("none", CpuModel("base"), "static")
+    static = source.expand("none", CpuModel("base"), "static").props
     return sorted(name for name, value in static.items() if isinstance(value, bool))
 
 
@@ -135,9 +135,9 @@ def ask_aliases(source: QemuSource, names: Sequence[str]) -> dict[str, list[str]
     """The other spellings that QEMU has for each feature: a property which, switched on, shows
     as that feature.
     """
-    full = source.expand("none", CpuModel("base"), "full")
+    full = source.expand("none", CpuModel("base"), "full").props
     # QEMU 11 takes the features of SVM away from a CPU without SVM, even while it is only expanded.
-    off = source.expand("none", _base(["svm"]), "static")
+    off = source.expand("none", _base(["svm"]), "static").props
     candidates = sorted(
         name
         for name, value in full.items()
@@ -149,7 +149,7 @@ def ask_aliases(source: QemuSource, names: Sequence[str]) -> dict[str, list[str]
     aliases: dict[str, list[str]] = {}
     for name in candidates:
         try:
-            on = source.expand("none", _base(["svm", name]), "static")
+            on = source.expand("none", _base(["svm", name]), "static").props
         except SourceError:
             continue  # not a feature: its setter refuses it here
         if (

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 from cpumap.cpu.expansion import ExpansionType
+from cpumap.cpu.frozen import Frozen
 from cpumap.cpu.names import Accel, FeatureName, Property, PropertyName, Value
 from cpumap.cpu.request import CpuRequest
 from cpumap.errors import ResolveError
@@ -42,8 +42,7 @@ def _no_words(request: CpuRequest) -> Iterable[Property]:
     return ()
 
 
-@dataclass(frozen=True, slots=True)
-class Levels:
+class Levels(Frozen):
     """Properties that QEMU raises for features that are on: x86's highest CPUID leaves."""
 
     names: tuple[PropertyName, ...]
@@ -53,8 +52,7 @@ class Levels:
     """Those for which no model sets a floor of its own."""
 
 
-@dataclass(frozen=True, slots=True)
-class Arch:
+class Arch(Frozen):
     """One architecture that QEMU has CPU models for."""
 
     name: str

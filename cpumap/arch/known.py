@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from cpumap.arch.arch import Arch
 from cpumap.arch.x86.x86 import I686, X86_64
+from cpumap.cpu.names import PropertyName
 from cpumap.errors import ArchitectureError
 
 ARCHES: tuple[Arch, ...] = (X86_64, I686)
@@ -14,6 +15,10 @@ ARCHES: tuple[Arch, ...] = (X86_64, I686)
 
 DEFAULT = X86_64
 """Where nothing says which, neither the document nor a source."""
+
+
+PER_INSTANCE = frozenset[PropertyName]().union(*(arch.per_instance for arch in ARCHES))
+"""Properties of one vCPU in one running machine, of whatever architecture."""
 
 
 _BY_NAME = {name: arch for arch in ARCHES for name in (arch.target, arch.name)}
@@ -36,7 +41,9 @@ def arch_of(name: str) -> Arch:
     """
     if name not in _BY_NAME:
         known = ", ".join(arch.name for arch in ARCHES)
-        raise ArchitectureError(f"no CPU of architecture {name} can be made explicit (only {known})")
+        raise ArchitectureError(
+            f"no CPU of architecture {name} can be made explicit (only {known})"
+        )
     return _BY_NAME[name]
 
 
@@ -51,6 +58,11 @@ def runs(host: str, guest: str | None) -> bool:
     A guest that says no architecture is of its host's.
     """
     return guest is None or guest in _GUESTS.get(host, (host,))
+
+
+def target_of(guest: str) -> str:
+    """The target of the QEMU that guests of this architecture are run by first: `x86_64` of i686."""
+    return next((host for host, guests in _GUESTS.items() if guest in guests), guest)
 
 
 def must_run(host: str, guest: str | None, label: str, where: str = "") -> None:

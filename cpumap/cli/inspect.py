@@ -72,7 +72,7 @@ def run_expand(arguments: argparse.Namespace) -> int:
             {
                 "context": expansion.context.as_json(),
                 "model": {
-                    "name": "base" if static else expansion.model.name,
+                    "name": expansion.static_model if static else expansion.model.name,
                     "props": dict(sorted(props.items())),
                 },
                 "static": static or expansion.definition.static,

@@ -195,7 +195,7 @@ def _target(arguments: argparse.Namespace, source: Source, stack: ExitStack) -> 
     if arguments.guest:
         return stack.enter_context(QemuSource(arguments.target_qemu, source.accel))
     return stack.enter_context(
-        closing(opened(arguments.target_qemu, source.accel, cache=not arguments.no_cache))
+        closing(opened(arguments.target_qemu, source, cache=not arguments.no_cache))
     )
 
 

@@ -67,7 +67,7 @@ def targeted(
         place = None
         if target.qemu:
             place = stack.enter_context(
-                closing(opened(target.qemu, platform.source.accel, cache=not arguments.no_cache))
+                closing(opened(target.qemu, platform.source, cache=not arguments.no_cache))
             )
         moved, drift = held(cpu, expansion, platform, target, place)
     for line in drift:

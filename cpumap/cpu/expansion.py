@@ -110,6 +110,10 @@ class Expansion(Frozen):
     """The same after realize, with nothing filtered: levels, phys-bits and the like as they end
     up.
     """
+    static_model: str = ""
+    """The model that the properties of `static` stand on, as QEMU says: `base`, `z14.2-base`; empty
+    where QEMU has no static expansion.
+    """
     unavailable: Mapping[str, str] = NONE_YET
     """Features this CPU asks for that cannot be given in this Context: property name → QEMU's
     words for the bit.

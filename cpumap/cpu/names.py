@@ -22,18 +22,6 @@ Value = bool | int | str
 Accel = Literal["kvm", "tcg"]
 
 
-PER_INSTANCE = frozenset(
-    {
-        "apic-id", "check", "core-id", "die-id", "enforce", "hotpluggable", "hotplugged", "memory", "module-id",
-        "node-id", "realized", "socket-id", "start-powered-off", "thread-id", "tsc-frequency", "type",
-        "x-force-features",
-    }
-)  # fmt: skip
-"""Properties of one vCPU in one running machine (or of how it was asked for), not of a CPU
-model.
-"""
-
-
 class Property(Frozen):
     """One CPU property, and where its value comes from."""
 

@@ -58,7 +58,8 @@ class CpuRequest(Frozen):
     in it is decided.
     """
 
-    arch: str = "x86_64"
+    arch: str | None = None
+    """By libvirt's name; None: of whatever QEMU or host it is put to."""
     accel: Accel = "kvm"
     machine: str | None = None
     """The machine type as written, which may be an alias (`q35`); None when the input names

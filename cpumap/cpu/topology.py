@@ -17,13 +17,21 @@ class Topology(Frozen):
     @property
     def count(self) -> int:
         """How many vCPUs that is."""
-        return self.sockets * self.dies * self.clusters * self.cores * self.threads
+        return self.sockets * self.package
+
+    @property
+    def package(self) -> int:
+        """How many threads a socket has."""
+        return self.dies * self.clusters * self.cores * self.threads
+
+    @property
+    def several_dies(self) -> bool:
+        """Whether a package consists of several parts, as QEMU counts dies and clusters."""
+        return self.dies * self.clusters > 1
 
     @property
     def kind(self) -> Topology:
         """The smallest topology that makes the same of one vCPU's CPU: more of the same do not
         change it.
         """
-        several_dies = self.dies * self.clusters > 1
-        several_threads = several_dies or self.cores * self.threads > 1
-        return Topology(dies=2 if several_dies else 1, cores=2 if several_threads else 1)
+        return Topology(dies=2 if self.several_dies else 1, cores=2 if self.package > 1 else 1)

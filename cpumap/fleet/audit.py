@@ -7,8 +7,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from cpumap.arch.known import target_of
 from cpumap.cpu.expansion import Context, CpuModel
 from cpumap.cpu.explicit import ExplicitCpu
+from cpumap.cpu.machine_type import release
 from cpumap.cpu.names import PropertyName, Value
 from cpumap.cpu.request import CpuRequest
 from cpumap.errors import CpumapError
@@ -18,7 +20,7 @@ from cpumap.libvirt.cpu_map.places import feature_place
 from cpumap.move.adapt import Adapted, Unnamed, machine_of_release
 from cpumap.move.hold import foreseen
 from cpumap.move.predict import NOTHING, Prediction
-from cpumap.pin.expand import expand
+from cpumap.pin.expand import expand, shown
 from cpumap.pin.resolve import resolve
 from cpumap.pin.write import lasting
 from cpumap.proof.difference import GuestDifference, caused_differences
@@ -217,7 +219,7 @@ def _of_release(source: Source | None, version: str, model: str) -> Mapping[Prop
     """The model on the source's machine type for another QEMU release."""
     if source is None:
         return {}
-    machine = machine_of_release(source, ".".join(version.split(".")[:2]))
+    machine = machine_of_release(source, release(version))
     try:
         return source.realise(machine, CpuModel(model)).properties
     except CpumapError:
@@ -225,7 +227,7 @@ def _of_release(source: Source | None, version: str, model: str) -> Mapping[Prop
 
 
 def _recorded(context: Context) -> Source | None:
-    path = recording_of(context.whose, context.accel)
+    path = recording_of(context.whose, context.accel, target_of(context.arch))
     return None if path is None else RecordedSource(path)
 
 
@@ -302,6 +304,6 @@ def _or_nothing(
 
 def _bare(source: Source, machine: str, model: CpuModel) -> Mapping[PropertyName, Value]:
     try:
-        return source.expand(machine, model, "full")
+        return shown(source, machine, model)
     except CpumapError:
         return {}

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
+from cpumap.arch.known import is_known
 from cpumap.cpu.expansion import Expansion
 from cpumap.cpu.explicit import ExplicitCpu
 from cpumap.cpu.names import Accel
@@ -276,8 +277,8 @@ def failure(number: int, name: str, err: CpumapError) -> Outcome:
 
 
 def _foreign(document: Document) -> str:
-    """Why this is none of ours; empty when it is the definition of a guest with a QEMU CPU for
-    x86.
+    """Why this is none of ours; empty when it is the definition of a guest with a QEMU CPU that can
+    be made explicit.
     """
     root = document.root
     if root.tag == "domstatus":
@@ -289,8 +290,8 @@ def _foreign(document: Document) -> str:
         return f"domain type '{domain.get('type')}' has no QEMU CPU"
     os = first_child(domain, "os")
     guest_type = None if os is None else first_child(os, "type")
-    arch = "x86_64" if guest_type is None else guest_type.get("arch", "x86_64")
-    return "" if arch in ("x86_64", "i686") else f"architecture {arch}: not x86"
+    arch = None if guest_type is None else guest_type.get("arch")
+    return "" if arch is None or is_known(arch) else f"architecture {arch}: no CPU of it is known"
 
 
 @dataclass
@@ -316,7 +317,7 @@ class Answers:
     asked: int = 0
     _known: dict[Key, Answer] = field(default_factory=dict)
     _sources: dict[Any, Source] = field(default_factory=dict)
-    _places: dict[Accel, Source] = field(default_factory=dict)
+    _places: dict[tuple[Accel, str], Source] = field(default_factory=dict)
     """The target's QEMU."""
 
     def answer(self, question: Question) -> Answer:
@@ -374,17 +375,18 @@ class Answers:
             expansion,
             platform,
             target,
-            self._place(target, platform.source.accel),
+            self._place(target, platform.source),
         )
 
-    def _place(self, target: Target, accel: Accel) -> Source | None:
+    def _place(self, target: Target, source: Source) -> Source | None:
         from cpumap.move.target import opened
 
         if target.qemu is None:
             return None
-        if accel not in self._places:
-            self._places[accel] = opened(target.qemu, accel, cache=self.wanted.cache)
-        return self._places[accel]
+        kind = (source.accel, source.arch)
+        if kind not in self._places:
+            self._places[kind] = opened(target.qemu, source, cache=self.wanted.cache)
+        return self._places[kind]
 
     def _new_machine(self, request: CpuRequest, cpu: ExplicitCpu) -> str | None:
         written = request.machine or ""
@@ -398,7 +400,8 @@ class Answers:
     def source(self, request: CpuRequest) -> Source:
         """The source for this request, opened once. Errors: `UnknownNameError`, `SourceError`."""
         named = self.wanted.qemu or self.wanted.qmp or self.wanted.recorded
-        key = (request.accel,) if named else (request.accel, request.emulator, request.machine)
+        kind = (request.accel, request.arch)
+        key = kind if named else (*kind, request.emulator, request.machine)
         if key not in self._sources:
             self._sources[key] = self._shared(choose_source(self.wanted, request))
         return self._sources[key]
@@ -406,7 +409,7 @@ class Answers:
     def _shared(self, source: Source) -> Source:
         """A source that is open already, rather than the same one again."""
         for other in self._sources.values():
-            if other.label == source.label and other.accel == source.accel:
+            if (other.label, other.arch, other.accel) == (source.label, source.arch, source.accel):
                 source.close()
                 return other
         return source

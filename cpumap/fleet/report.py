@@ -10,9 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from cpumap.arch.known import PER_INSTANCE, arch_of
 from cpumap.cpu.bits import CpuidBits, bit_numbers, qemu_words
 from cpumap.cpu.expansion import CpuModel, Definition
-from cpumap.cpu.names import PER_INSTANCE, Accel, PropertyName, Value
+from cpumap.cpu.machine_type import of_family
+from cpumap.cpu.names import Accel, PropertyName, Value
 from cpumap.errors import CpumapError
 from cpumap.fleet.audit import Audited, Drift
 from cpumap.fleet.convert import Answers
@@ -21,6 +23,7 @@ from cpumap.fleet.run import Converted
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.cpu_map.places import bits_of, feature_place
 from cpumap.move.predict import PredictedDifference
+from cpumap.pin.expand import shown
 from cpumap.proof.diff import CpuDifference
 from cpumap.proof.difference import GuestDifference, PropertyDifference
 from cpumap.qemu.arguments import property_text
@@ -285,19 +288,17 @@ def _drift_map(
 
 
 def _machines(source: RecordedSource) -> list[tuple[str, list[str]]]:
-    """One machine type for each distinct table of CPUs of the pc-q35 family, oldest first, with
-    those like it.
+    """One machine type for each distinct table of CPUs of the architecture's first family, oldest
+    first, with those like it.
     """
+    family = arch_of(source.arch).families[0]
+    ordered = [machine.name for machine in of_family(source.machines(), family)]
     found: dict[str, list[str]] = {}
     for machines in source.tables().values():
-        family = sorted((name for name in machines if name.startswith("pc-q35-")), key=_release)
-        if family:
-            found[family[-1]] = family
-    return sorted(found.items(), key=lambda entry: _release(entry[0]))
-
-
-def _release(machine: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in machine.rpartition("-")[2].split(".") if part.isdigit())
+        alike = sorted((name for name in machines if name in ordered), key=ordered.index)
+        if alike:
+            found[alike[-1]] = alike
+    return sorted(found.items(), key=lambda entry: ordered.index(entry[0]))
 
 
 def _kinds(
@@ -326,6 +327,6 @@ def _expansion(source: RecordedSource, machine: str, model: str) -> Mapping[Prop
         return {}
     target = definitions[model].alias_of or f"{model}-v1"
     try:
-        return source.expand(machine, CpuModel(target if target in definitions else model), "full")
+        return shown(source, machine, CpuModel(target if target in definitions else model))
     except CpumapError:
         return {}

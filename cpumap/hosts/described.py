@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
+from cpumap.arch.known import arch_of, must_run
 from cpumap.cpu.bits import qemu_words
 from cpumap.cpu.expansion import CpuModel, Expansion
 from cpumap.cpu.host import HostCpu
@@ -76,6 +77,7 @@ def request_on(
     host. What a QEMU has no property for is left out of what the host adds; `known` are its
     properties.
     """
+    must_run(host.cpu.arch, request.arch, f"the host of {host.name}", request.where)
     features = tuple(
         replace(
             feature,
@@ -95,9 +97,11 @@ def request_on(
     return replace(updated, features=tuple(kept))
 
 
-def known_to(source: Source, machine: str | None) -> Collection[PropertyName]:
-    """The CPU properties that the source's QEMU has under this machine type."""
-    return source.expand(find_machine(source, machine).name, CpuModel("base"), "full").keys()
+def known_to(source: Source, machine: str | None) -> frozenset[PropertyName]:
+    """The CPU properties that the source's QEMU has under this machine type, on any model."""
+    name = find_machine(source, machine).name
+    model = arch_of(source.arch).bare or source.definitions(name)[0].name
+    return frozenset(source.expand(name, CpuModel(model), "full").props)
 
 
 def expansion_on(host: DescribedHost, expansion: Expansion, cpu_map: CpuMap) -> Expansion:

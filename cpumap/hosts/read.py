@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from cpumap.arch.known import DEFAULT
 from cpumap.arch.x86.cpuid_formats import cpudata, is_records, read_cpuid
 from cpumap.cpu.host import UNKNOWN_MACHINE, Cpu, HostCpu, Identity, ThisMachine
 from cpumap.cpu.names import Accel, FeatureName, PropertyName
@@ -74,7 +75,9 @@ def as_host(request: CpuRequest) -> HostCpu:
         for f in request.features
         if f.policy != "optional"
     )
-    return HostCpu(request.arch, request.model, request.vendor, features, where=request.where)
+    return HostCpu(
+        request.arch or DEFAULT.name, request.model, request.vendor, features, where=request.where
+    )
 
 
 def _documents(raw: bytes, name: str) -> Iterator[tuple[Document, Any]]:

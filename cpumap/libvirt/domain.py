@@ -165,9 +165,7 @@ def _domain(document: Document, domain: Any) -> CpuRequest:
     emulator = None if devices is None else first_child(devices, "emulator")
     fields: dict[str, Any] = {
         "accel": _accel(document, domain),
-        "arch": "x86_64"
-        if guest_type is None
-        else _arch(document, guest_type, guest_type.get("arch")),
+        "arch": None if guest_type is None else _arch(document, guest_type, guest_type.get("arch")),
         "machine": None if guest_type is None else guest_type.get("machine") or None,
         "emulator": None if emulator is None else (emulator.text or "").strip() or None,
         "settings": domain_settings(document, domain),
@@ -201,7 +199,7 @@ def _with_commandline(document: Document, commandline: Any, request: CpuRequest)
     for driver, key, value in cpu_globals(values, where):
         generic = driver.count("-") == 1
         if key not in said and (
-            generic or request.model in (None, driver.removesuffix("-cpu").rpartition("-")[0])
+            generic or request.model in (None, driver.rpartition("-cpu")[0].rpartition("-")[0])
         ):
             settings[key] = Property(PropertyName(key), value, origin("qemu:commandline"))
     return replace(request, settings=(*request.settings, *settings.values()))
@@ -225,10 +223,10 @@ def _bare_cpu(document: Document) -> CpuRequest:
     return CpuRequest(arch=_arch(document, cpu, cpu.findtext("arch")), **_cpu_fields(document, cpu))
 
 
-def _arch(document: Document, element: Any, arch: str | None) -> str:
+def _arch(document: Document, element: Any, arch: str | None) -> str | None:
     if arch is not None and arch not in ARCHITECTURES:
         raise document.error(element, f"unknown architecture '{arch}'")
-    return arch or "x86_64"
+    return arch
 
 
 def _accel(document: Document, domain: Any) -> Accel:

@@ -19,6 +19,12 @@ INSTALLED = Path("/usr/share/libvirt/cpu_map")
 """Where libvirt's own CPU map is, on a machine that has libvirt."""
 
 
+NEVER_PASSED = frozenset(map(FeatureName, ("cmt", "mbm_total", "mbm_local", "osxsave", "ospke")))
+"""Features that libvirt knows of hosts and QEMU has no property for: no guest is given one,
+whatever the policy.
+"""
+
+
 OLDEST = "libvirt-9.0.json"
 """The features that libvirt 9.0 knows, and those which it switches off in models that had them
 once.

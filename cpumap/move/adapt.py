@@ -7,11 +7,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from cpumap.arch.known import arch_of, must_run
 from cpumap.cpu.expansion import Context, CpuModel
 from cpumap.cpu.explicit import ExplicitCpu
-from cpumap.cpu.names import PER_INSTANCE, Property, PropertyName, Value
+from cpumap.cpu.machine_type import Release, nearest, release
+from cpumap.cpu.names import Property, PropertyName, Value
 from cpumap.cpu.origin import Origin, origin
-from cpumap.pin.resolve import NOT_NAMED, ONLY_OF_HOST_MODELS, canonical_names, is_refused
+from cpumap.errors import UnknownNameError
+from cpumap.pin.resolve import canonical_names
 from cpumap.sources.machines import find_machine
 from cpumap.sources.source import Source
 
@@ -50,12 +53,17 @@ def adapt(cpu: ExplicitCpu, source: Source, target: Source, machine: str | None 
     target itself gives on the machine type of the source's release. Errors: `UnknownNameError` for a
     machine type the target does not have.
     """
+    must_run(target.arch, cpu.context.arch, target.label, cpu.request.where)
+    arch = arch_of(target.arch)
     place = find_machine(target, machine or cpu.context.machine)
-    where = Context(target.version, target.arch, place.name, target.accel, target.build())
+    where = Context(target.version, cpu.context.arch, place.name, target.accel, target.build())
     moved = replace(cpu, context=where)
     if target.build().is_same(source.build()):
         return Adapted(moved)
-    model = cpu.model if cpu.model in {d.name for d in target.definitions(place.name)} else "base"
+    known = {definition.name for definition in target.definitions(place.name)}
+    model = cpu.model if cpu.model in known else arch.bare
+    if model is None:
+        raise UnknownNameError(f"{target.label} has no CPU model {cpu.model!r}")
     ours = {prop.name: prop for prop in cpu.properties}
     theirs = _target_properties(model, source, target)
     kept = {name: prop for name, prop in ours.items() if name in theirs}
@@ -63,19 +71,19 @@ def adapt(cpu: ExplicitCpu, source: Source, target: Source, machine: str | None 
     added = {
         n: prop
         for n, prop in theirs.items()
-        if n not in ours and not is_refused(n, prop.value, values)
+        if n not in ours and not arch.refused(n, prop.value, values)
     }
     if kept.get(LEGACY_CACHE, _NOTHING).value is False and not has_cache_table(target, model):
         kept[LEGACY_CACHE] = Property(
-            LEGACY_CACHE, True, Origin("no cache table", model, release(target))
+            LEGACY_CACHE, True, Origin("no cache table", model, str(release(target.version).series))
         )
     named = {**kept, **added}
-    static = target.expand(place.name, CpuModel(model), "static")
+    static = target.expand(place.name, CpuModel(model), "static").props
     return Adapted(
         replace(
             moved,
             model=model,
-            typename=f"{model}-{target.arch}-cpu",
+            typename=arch.typename(model),
             properties=tuple(prop for _, prop in sorted(named.items())),
             features=frozenset(name for name in named if isinstance(static.get(name), bool)),
         ),
@@ -93,29 +101,27 @@ def adapt(cpu: ExplicitCpu, source: Source, target: Source, machine: str | None 
 _NOTHING = Property(PropertyName(""), "")
 
 
-def release(source: Source) -> str:
-    """The release that machine types are named after: `7.2` of 7.2.22."""
-    return ".".join(source.version.split(".")[:2])
+def machine_of_release(source: Source, wanted: Release) -> str:
+    """The source's machine type of another release, or the nearest that it still or already has.
 
-
-def machine_of_release(source: Source, wanted: str) -> str:
-    """The source's machine type of another release, or the nearest that it still or already has."""
-    numbered = {_numbers(m.name): m.name for m in source.machines() if m.name.startswith("pc-q35-")}
-    numbers = _numbers(f"-{wanted}")
-    older = [number for number in numbered if number <= numbers]
-    return numbered[max(older) if older else min(numbered)]
-
-
-def _numbers(machine: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in machine.rpartition("-")[2].split("."))
+    Errors: `UnknownNameError` where no machine type of the source is named after a release: what a
+    distribution's own types give says nothing of one.
+    """
+    for family in arch_of(source.arch).families:
+        if found := nearest(source.machines(), family, wanted.series):
+            return found
+    raise UnknownNameError(
+        f"{source.label} has no machine type that is named after a QEMU release, so what it gives"
+        f" for {wanted.series} is not known"
+    )
 
 
 def has_cache_table(source: Source, model: str) -> bool:
     """Whether the model has caches of its own in this QEMU: legacy-cache is off by default only
     then.
     """
-    newest = machine_of_release(source, release(source))
-    return source.expand(newest, CpuModel(model), "full").get(LEGACY_CACHE) is False
+    newest = machine_of_release(source, release(source.version))
+    return source.expand(newest, CpuModel(model), "full").props.get(LEGACY_CACHE) is False
 
 
 def _target_properties(
@@ -124,13 +130,17 @@ def _target_properties(
     """Every property of the model that the target can be told, with the value for a CPU that
     does not name it.
     """
-    era = machine_of_release(target, release(source))
-    full = target.expand(era, CpuModel(model), "full")
-    static = target.expand(era, CpuModel(model), "static")
+    arch = arch_of(target.arch)
+    era = machine_of_release(target, release(source.version))
+    full = target.expand(era, CpuModel(model), "full").props
+    static = target.expand(era, CpuModel(model), "static").props
     found = {}
-    for name in canonical_names(full, static) - PER_INSTANCE - ONLY_OF_HOST_MODELS - NOT_NAMED:
+    left_out = arch.per_instance | arch.of_host_models | arch.not_named
+    for name in canonical_names(full, static, arch) - left_out:
         if name in static and isinstance(static[name], bool):
-            found[name] = Property(name, False, origin("not in QEMU", release(source)))
+            found[name] = Property(
+                name, False, origin("not in QEMU", str(release(source.version).series))
+            )
         else:
             found[name] = Property(name, full[name], origin("as on", era))
     return found
@@ -139,9 +149,9 @@ def _target_properties(
 def _unnamed(
     properties: Iterable[Property], model: str, source: Source, target: Source
 ) -> Iterable[Unnamed]:
-    era = machine_of_release(source, release(target))
-    full = source.expand(era, CpuModel(model), "full")
-    static = source.expand(era, CpuModel(model), "static")
+    era = machine_of_release(source, release(target.version))
+    full = source.expand(era, CpuModel(model), "full").props
+    static = source.expand(era, CpuModel(model), "static").props
     for prop in properties:
         is_feature = prop.name in static and isinstance(prop.value, bool)
         yield Unnamed(

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import cast
 
 from cpumap.cpu.bits import REGISTERS, Register
+from cpumap.cpu.machine_type import release
 from cpumap.cpu.names import PropertyName
 from cpumap.cpu.topology import Topology
-from cpumap.move.side import ONE_VCPU, Side, Where, numbers, stored_facts, widened
+from cpumap.move.side import ONE_VCPU, Side, Where, stored_facts, widened
 
 CACHE_LEAVES = (0x2, 0x4, 0x80000000, 0x80000005, 0x80000006, 0x8000001D)
 """Leaves that say which caches there are; AMD's have no vendor in 0x80000000 unless they say it
@@ -91,7 +92,7 @@ def _shared(value: int, leaf: str, side: Side, topology: Topology) -> int:
 
     Since then it is the room that APIC IDs have for them.
     """
-    counts = numbers(side.release) < numbers(stored_facts("drift.json")["topology"]["since"])
+    counts = release(side.release) < release(stored_facts("drift.json")["topology"]["since"])
     wide = (lambda count: count) if counts else widened
     dies, cores, threads = topology.dies, topology.cores, topology.threads
     of_die = (

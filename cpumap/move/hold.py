@@ -77,5 +77,5 @@ def _xsave_components(target: Source) -> Components | None:
 
 def _unlike(cpu: ExplicitCpu, target: Source) -> frozenset[PropertyName]:
     """What the target's own model would have otherwise."""
-    model = target.expand(cpu.context.machine, CpuModel(cpu.model), "full")
+    model = target.expand(cpu.context.machine, CpuModel(cpu.model), "full").props
     return frozenset(prop.name for prop in cpu.properties if model.get(prop.name) != prop.value)

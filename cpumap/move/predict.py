@@ -14,12 +14,13 @@ from typing import Any, Literal, cast
 
 from cpumap.cpu.bits import CpuidBits, Register
 from cpumap.cpu.explicit import ExplicitCpu
+from cpumap.cpu.machine_type import release
 from cpumap.cpu.names import PropertyName, Value
 from cpumap.cpu.topology import Topology
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.move.adapt import Adapted
 from cpumap.move.caches import caches
-from cpumap.move.side import AMD, ONE_VCPU, Side, Where, crossed, numbers, stored_facts
+from cpumap.move.side import AMD, ONE_VCPU, Side, Where, crossed, stored_facts
 from cpumap.move.topology import VCPU_NUMBER, core_count, counts, topology_leaf
 from cpumap.move.xsave import Components, xsave
 
@@ -135,12 +136,12 @@ def _by_topology(before: Side, after: Side, topology: Topology) -> Iterator[tupl
 
 
 def _newer(before: Side, after: Side) -> Side:
-    return max(before, after, key=lambda side: numbers(side.release))
+    return max(before, after, key=lambda side: release(side.release))
 
 
 def _side(cpu: ExplicitCpu, values: Mapping[PropertyName, Value]) -> Side:
-    release = ".".join(cpu.context.qemu.split(".")[:2])
-    return Side(release, cpu.context.accel, cpu.model, values)
+    series = str(release(cpu.context.qemu).series)
+    return Side(series, cpu.context.accel, cpu.model, values)
 
 
 def _unknown_places(

@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any, Literal, cast
 
 from cpumap.cpu.bits import Register
+from cpumap.cpu.machine_type import release
 from cpumap.cpu.names import Accel, PropertyName, Value
 from cpumap.cpu.topology import Topology
 from cpumap.system.data import data_path
@@ -44,13 +45,8 @@ class Side:
 
 def crossed(since: str, before: Side, after: Side) -> bool:
     """Whether one of the two is older than this release, and the other is not."""
-    older, newer = sorted((numbers(before.release), numbers(after.release)))
-    return older < numbers(since) <= newer
-
-
-def numbers(release: str) -> tuple[int, ...]:
-    """A release as numbers, to be compared."""
-    return tuple(int(part) for part in release.split("."))
+    older, newer = sorted((release(before.release), release(after.release)))
+    return older < release(since) <= newer
 
 
 def widened(count: int) -> int:

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from cpumap.arch.known import arch_of, target_of
 from cpumap.cpu.expansion import Expansion
 from cpumap.cpu.explicit import ExplicitCpu
-from cpumap.cpu.names import Accel, PropertyName
+from cpumap.cpu.names import PropertyName
 from cpumap.errors import DriftError
 from cpumap.move.hold import hold
 from cpumap.move.predict import Prediction
@@ -60,13 +61,13 @@ def held(
     return moved, lines
 
 
-def opened(qemu: str, accel: Accel, *, cache: bool = True) -> Source:
-    """The source for a target's QEMU. The caller closes it. Errors: `UnknownNameError`,
-    `SourceError`.
+def opened(qemu: str, source: Source, *, cache: bool = True) -> Source:
+    """The source for a target's QEMU, with the accelerator of the `source` and for its
+    architecture. The caller closes it. Errors: `UnknownNameError`, `SourceError`.
     """
     if Path(qemu).is_file() and not qemu.endswith(".json"):
-        return started(qemu, accel, cache=cache)
-    return RecordedSource(find_recording(qemu, accel))
+        return started(qemu, source.accel, cache=cache)
+    return RecordedSource(find_recording(qemu, source.accel, target_of(arch_of(source.arch).name)))
 
 
 def drift_lines(prediction: Prediction) -> Iterator[str]:
@@ -87,5 +88,5 @@ def drift_lines(prediction: Prediction) -> Iterator[str]:
 
 def _changing(cpu: ExplicitCpu, source: Source, place: Source) -> frozenset[PropertyName]:
     """What changes within the two QEMUs, and in any that is recorded."""
-    known = [RecordedSource(found.path) for found in shipped(source.accel)]
+    known = [RecordedSource(found.path) for found in shipped(source.accel, source.arch)]
     return changing_properties(cpu, [source, place, *known])

@@ -53,7 +53,7 @@ def topology_leaf(topology: Topology) -> Iterator[tuple[Where, int]]:
     """Leaf 0x1F where there are only cores and threads: for each level its shift, its number and
     its type.
     """
-    if topology.dies * topology.clusters > 1:
+    if topology.several_dies:
         return
     threads, cores = topology.threads, topology.cores * topology.threads
     width = (widened(threads) - 1).bit_length()

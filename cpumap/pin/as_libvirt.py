@@ -9,21 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from cpumap.arch.arch import Arch
+from cpumap.arch.known import DEFAULT, arch_of, must_run
 from cpumap.cpu.expansion import CpuModel
-from cpumap.cpu.names import FeatureName, Property, Value
+from cpumap.cpu.names import FeatureName, Property
 from cpumap.cpu.request import CpuRequest
 from cpumap.errors import ResolveError, UnknownNameError
 from cpumap.libvirt.cpu_map.map import CpuMap
-from cpumap.pin.expand import DEFAULT_MODELS, OUTSIDE_CPU_OPTION, topology_refused
+from cpumap.libvirt.words import NEVER_PASSED
+from cpumap.pin.expand import OUTSIDE_CPU_OPTION, default_model, shown, topology_refused
+from cpumap.qemu.arguments import global_arguments, property_text
 from cpumap.sources.platform import Platform
 
-HOST_MODES = {"host-passthrough": "host", "maximum": "max"}
-
-
-NEVER_PASSED = frozenset({"cmt", "mbm_total", "mbm_local", "osxsave", "ospke"})
-"""Features that libvirt knows of hosts and QEMU has no property for: left out whatever the
-policy.
-"""
+HOST_MODES = frozenset({"host-passthrough", "maximum"})
 
 
 PINNED_BY = {"force": True, "require": True, "disable": False, "forbid": False}
@@ -36,12 +34,13 @@ def libvirt_cpu_args(request: CpuRequest, platform: Platform) -> tuple[str, ...]
     features it knows. `ResolveError` with libvirt's reason for what libvirt refuses, `UnknownNameError`
     for a model or feature that is not in the map.
     """
-    cpu_map = platform.cpu_map
-    _refuse_unsupported(request, cpu_map)
-    model = HOST_MODES.get(request.mode or "") or request.model or _default_model(request, platform)
+    arch = arch_of(platform.source.arch)
+    must_run(platform.source.arch, request.arch, platform.source.label, request.where)
+    _refuse_unsupported(request, platform.cpu_map)
+    model = _model(request, arch, platform)
     if request.mode == "custom":
         _refuse_unknown_model(request, platform)
-    pieces = [model, *_model_pieces(request), *_feature_pieces(request, platform)]
+    pieces = [model, *_model_pieces(request, arch), *_feature_pieces(request, platform)]
     pieces += [
         _text(setting)
         for setting in request.settings
@@ -49,7 +48,17 @@ def libvirt_cpu_args(request: CpuRequest, platform: Platform) -> tuple[str, ...]
     ]
     pieces += [*_cache_pieces(request), *_phys_bits_pieces(request)]
     beside = [setting for setting in request.settings if setting.origin.kind == "-global"]
-    return ("-cpu", ",".join(pieces), *_globals(request, beside))
+    outside = {setting.name: setting.value for setting in beside}
+    return ("-cpu", ",".join(pieces), *global_arguments(arch.cpu_type, outside))
+
+
+def _model(request: CpuRequest, arch: Arch, platform: Platform) -> str:
+    """libvirt gives host-passthrough QEMU's `host`, and refuses it without KVM."""
+    if request.mode == "host-passthrough":
+        return arch.host_passthrough["kvm"]
+    if request.mode == "maximum":
+        return arch.maximum
+    return request.model or default_model(platform.machine_for(request), arch)
 
 
 def _refuse_unsupported(request: CpuRequest, cpu_map: CpuMap) -> None:
@@ -69,8 +78,8 @@ def _refuse_unsupported(request: CpuRequest, cpu_map: CpuMap) -> None:
     if request.mode == "host-passthrough" and request.accel == "tcg":
         raise _refusal(
             request,
-            f"CPU mode 'host-passthrough' for {request.arch} qemu domain on {request.arch} host"
-            " is not supported by hypervisor",
+            f"CPU mode 'host-passthrough' for {request.arch or DEFAULT.name} qemu domain on "
+            f"{request.arch or DEFAULT.name} host is not supported by hypervisor",
         )
     _refuse_host_dependent(request)
 
@@ -136,21 +145,13 @@ def _refuse_unknown_model(request: CpuRequest, platform: Platform) -> None:
     )
 
 
-def _default_model(request: CpuRequest, platform: Platform) -> str:
-    """The machine type's default CPU, as QEMU reports it; else qemu64, or qemu32 for i686."""
-    machine = platform.machine_for(request)
-    if machine.default_cpu:
-        return machine.default_cpu.removesuffix("-cpu").rpartition("-")[0]
-    if request.arch not in DEFAULT_MODELS:
-        raise _refusal(request, f"no default CPU is known for {request.arch}")
-    return DEFAULT_MODELS[request.arch]
-
-
-def _model_pieces(request: CpuRequest) -> Iterator[str]:
+def _model_pieces(request: CpuRequest, arch: Arch) -> Iterator[str]:
+    if arch.migratable is None:
+        return
     if request.mode == "host-passthrough" or (
         request.mode == "maximum" and request.migratable is not None
     ):
-        yield f"migratable={'off' if request.migratable is False else 'on'}"
+        yield f"{arch.migratable}={'off' if request.migratable is False else 'on'}"
     if request.vendor_id and request.mode not in HOST_MODES:
         yield f"vendor={request.vendor_id}"
 
@@ -176,8 +177,10 @@ def _feature_pieces(request: CpuRequest, platform: Platform) -> Iterator[str]:
 def _known(name: FeatureName, request: CpuRequest, platform: Platform) -> bool:
     """Whether the QEMU has this feature at all: its full expansion of any model says."""
     machine = platform.machine_for(request).name
-    there = platform.source.expand(machine, CpuModel("qemu64"), "full")
-    return platform.cpu_map.property_of(name) in there
+    source = platform.source
+    arch = arch_of(source.arch)
+    model = arch.bare or arch.default_model or source.definitions(machine)[0].name
+    return platform.cpu_map.property_of(name) in shown(source, machine, CpuModel(model))
 
 
 def _text(setting: Property) -> str:
@@ -186,11 +189,7 @@ def _text(setting: Property) -> str:
         return f"{setting.name}=0x{setting.value:x}"
     if setting.name == "hv-crash" and setting.value is True:
         return setting.name
-    return f"{setting.name}={_value(setting.value)}"
-
-
-def _value(value: Value) -> str:
-    return ("on" if value else "off") if isinstance(value, bool) else str(value)
+    return f"{setting.name}={property_text(setting.value)}"
 
 
 def _cache_pieces(request: CpuRequest) -> Iterator[str]:
@@ -217,12 +216,6 @@ def _phys_bits_pieces(request: CpuRequest) -> Iterator[str]:
     yield "host-phys-bits=on"
     if wanted.limit is not None:
         yield f"host-phys-bits-limit={wanted.limit}"
-
-
-def _globals(request: CpuRequest, settings: list[Property]) -> Iterator[str]:
-    driver = "i386-cpu" if request.arch == "i686" else f"{request.arch}-cpu"
-    for setting in settings:
-        yield from ("-global", f"{driver}.{setting.name}={_value(setting.value)}")
 
 
 def _feature_place(request: CpuRequest, line: int) -> str:

@@ -6,10 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from cpumap.cpu.expansion import CpuModel, Machine
+from cpumap.arch.known import arch_of
+from cpumap.cpu.expansion import CpuModel
 from cpumap.cpu.explicit import ExplicitCpu
+from cpumap.cpu.machine_type import of_family
 from cpumap.cpu.names import PropertyName, Value
 from cpumap.errors import UnknownNameError
+from cpumap.pin.expand import shown
 from cpumap.sources.source import Source
 
 
@@ -36,7 +39,7 @@ def _differs(answer: Mapping[PropertyName, Value], name: PropertyName, value: Va
 def _answers(source: Source, model: str) -> Iterator[Mapping[PropertyName, Value]]:
     for machine in _machines(source):
         try:
-            yield source.expand(machine, CpuModel(model), "full")
+            yield shown(source, machine, CpuModel(model))
         except UnknownNameError:
             continue
 
@@ -45,8 +48,5 @@ def _machines(source: Source) -> list[str]:
     """One machine type of each kind where the source knows which are alike, else every versioned
     one.
     """
-    return list(source.tables()) or [m.name for m in source.machines() if _versioned(m)]
-
-
-def _versioned(machine: Machine) -> bool:
-    return machine.name.startswith(("pc-q35-", "pc-i440fx-"))
+    families = arch_of(source.arch).families
+    return list(source.tables()) or [m.name for m in of_family(source.machines(), *families)]

@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from cpumap.arch.arch import Arch
+from cpumap.arch.known import arch_of
 from cpumap.cpu.expansion import Context, CpuModel, Definition, Expansion, Machine, Realised
 from cpumap.cpu.names import Property, PropertyName, Value
 from cpumap.cpu.origin import OPTIONAL, Kind, origin
@@ -24,12 +26,6 @@ OUTSIDE_CPU_OPTION: frozenset[Kind] = frozenset({"-global", "qemu:commandline"})
 """Origins of settings that QEMU is given beside `-cpu`."""
 
 
-DEFAULT_MODELS = {"i686": "qemu32", "x86_64": "qemu64"}
-"""The CPU of a guest that names none, by guest architecture, where the machine type does not say
-(libvirt's choice).
-"""
-
-
 def expand(request: CpuRequest, platform: Platform, *, must_realise: bool = True) -> Expansion:
     """What this QEMU makes of the request under its machine type.
 
@@ -41,16 +37,20 @@ def expand(request: CpuRequest, platform: Platform, *, must_realise: bool = True
     """
     refuse_topology(request)
     source, cpu_map = platform.source, platform.cpu_map
+    arch = arch_of(source.arch)
     where = platform.machine_for(request)
     definitions = {definition.name: definition for definition in source.definitions(where.name)}
     name, below = _model(request, where, definitions, platform)
     definition = definitions[name]
-    bare = source.expand(where.name, CpuModel(name), "full")
-    asked = tuple(_known([*below, *requested_properties(request, cpu_map)], bare, request, source))
+    bare = shown(source, where.name, CpuModel(name))
+    asked = tuple(
+        _known([*below, *requested_properties(request, cpu_map, arch)], bare, request, source)
+    )
     # asked under the very name: old machine types change Haswell, and not the Haswell-v1 that it
     # stands for
     model = CpuModel(name, {prop.name: prop.value for prop in asked})
-    full = source.expand(where.name, model, "full")
+    full = shown(source, where.name, model)
+    static = _static(source, where.name, model)
     try:
         realised = source.realise(where.name, model)
     except CannotRealiseError:
@@ -60,11 +60,14 @@ def expand(request: CpuRequest, platform: Platform, *, must_realise: bool = True
             full, {n: n for n in definition.unavailable if full.get(PropertyName(n)) is True}
         )
     return Expansion(
-        context=Context(source.version, request.arch, where.name, source.accel, source.build()),
+        context=Context(
+            source.version, request.arch or arch.name, where.name, source.accel, source.build()
+        ),
         model=replace(model, name=_versioned(definition, definitions)),
         definition=definition,
         asked=asked,
-        static=source.expand(where.name, model, "static"),
+        static=static.props,
+        static_model=static.name,
         full=full,
         realised=realised.properties,
         unavailable=realised.filtered,
@@ -88,7 +91,7 @@ def topology_refused(request: CpuRequest) -> str:
     return "CPU topology doesn't match maximum vcpu count"
 
 
-def requested_properties(request: CpuRequest, cpu_map: CpuMap) -> Iterable[Property]:
+def requested_properties(request: CpuRequest, cpu_map: CpuMap, arch: Arch) -> Iterable[Property]:
     """What the request sets on top of its model, in QEMU's names; a later one of the same name
     wins.
 
@@ -112,40 +115,23 @@ def requested_properties(request: CpuRequest, cpu_map: CpuMap) -> Iterable[Prope
             origin("policy", feature.policy),
         )
     yield from (setting for setting in request.settings if setting not in outside)
-    yield from _cache(request)
-    yield from _phys_bits(request)
+    yield from arch.words(request)
 
 
-def _cache(request: CpuRequest) -> Iterable[Property]:
-    if request.cache is None:
-        return
-    said = origin("element", f"cache {request.cache.mode}")
-    host = request.mode in ("host-passthrough", "maximum")
-    if request.cache.mode == "passthrough":
-        yield Property(PropertyName("host-cache-info"), True, said)
-    elif host:
-        yield Property(PropertyName("host-cache-info"), False, said)
-    yield Property(PropertyName("l3-cache"), request.cache.mode == "emulate", said)
+def shown(source: Source, machine: str, model: CpuModel) -> Mapping[PropertyName, Value]:
+    """Every property that QEMU shows of a model: its full expansion, or the realised CPU where
+    QEMU expands no model of this architecture.
+    """
+    if "full" in arch_of(source.arch).expansions:
+        return source.expand(machine, model, "full").props
+    return source.realise(machine, model).properties
 
 
-def _phys_bits(request: CpuRequest) -> Iterable[Property]:
-    wanted = request.maxphysaddr
-    if wanted is None:
-        return
-    if wanted.mode == "passthrough":
-        yield Property(
-            PropertyName("host-phys-bits"), True, origin("element", "maxphysaddr passthrough")
-        )
-        if wanted.limit is not None:
-            yield Property(
-                PropertyName("host-phys-bits-limit"),
-                wanted.limit,
-                origin("element", "maxphysaddr limit"),
-            )
-    elif wanted.bits is not None:
-        yield Property(
-            PropertyName("phys-bits"), wanted.bits, origin("element", "maxphysaddr emulate")
-        )
+def _static(source: Source, machine: str, model: CpuModel) -> CpuModel:
+    """The static expansion; nothing where QEMU has none."""
+    if "static" in arch_of(source.arch).expansions:
+        return source.expand(machine, model, "static")
+    return CpuModel("")
 
 
 def _model(
@@ -161,20 +147,26 @@ def _model(
         raise ResolveError(
             f"{request.where}: host-model means the host's CPU: say which host (--host FILE)"
         )
+    arch = arch_of(platform.source.arch)
     if request.mode == "host-passthrough":
-        return ("host" if platform.source.accel == "kvm" else "max"), []
+        return arch.host_passthrough[platform.source.accel], []
     if request.mode == "maximum":
-        return "max", []
-    name = request.model or _default_model(request, machine)
+        return arch.maximum, []
+    name = request.model or default_model(machine, arch)
     if name in definitions:
         return name, []
     return _compiled(name, request, definitions, platform)
 
 
-def _default_model(request: CpuRequest, machine: Machine) -> str:
-    if request.arch == "x86_64" and machine.default_cpu:
-        return machine.default_cpu.removesuffix("-cpu").removesuffix("-x86_64")
-    return DEFAULT_MODELS.get(request.arch, "qemu64")
+def default_model(machine: Machine, arch: Arch) -> str:
+    """The CPU of a guest that names none: the machine type's, whatever the guest's architecture
+    (libvirt asks no more either). Errors: `ResolveError` where nobody says.
+    """
+    if machine.default_cpu:
+        return arch.model_of(machine.default_cpu)
+    if arch.default_model is None:
+        raise ResolveError(f"{machine.name} has no default CPU: name a model")
+    return arch.default_model
 
 
 def _compiled(
@@ -195,6 +187,10 @@ def _compiled(
     parent = model.base
     while parent and parent not in definitions:
         parent = cpu_map.model(parent).base
+    arch = arch_of(source.arch)
+    stands_on = parent or arch.bare
+    if stands_on is None:
+        raise UnknownNameError(f"{source.label} has no CPU model {name!r}", request.where)
     below = cpu_map.model(parent).features if parent else frozenset()
     there = origin("CPU map model", name)
     found = [

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Literal
 
+from cpumap.arch.arch import Arch
+from cpumap.arch.known import arch_of
 from cpumap.cpu.expansion import Expansion
 from cpumap.cpu.explicit import ExplicitCpu
 from cpumap.cpu.frozen import Frozen
-from cpumap.cpu.names import PER_INSTANCE, Property, PropertyName, Value
+from cpumap.cpu.names import Property, PropertyName, Value
 from cpumap.cpu.origin import OPTIONAL, REQUIRED, Origin, origin
 from cpumap.cpu.request import CpuRequest
 from cpumap.errors import ResolveError
@@ -18,45 +20,6 @@ Pin = Literal["model", "custom"]
 
 
 Unavailable = Literal["keep", "off"]
-
-
-IRREGULAR_SPELLINGS = {
-    "sse3": "pni",
-    "pclmuldq": "pclmulqdq",
-    "ffxsr": "fxsr-opt",
-    "i64": "lm",
-    "xd": "nx",
-}
-"""QEMU's second names of features that do not differ in punctuation alone (aliases in
-target/i386/cpu.c).
-"""
-
-
-NOT_NAMED = frozenset({"hv-passthrough"})
-"""It says what QEMU does while it makes a CPU; what comes of it is named instead."""
-
-
-HOST_MODELS = frozenset({"host", "max"})
-"""Models that are whatever the host has: a CPU made from them stands on `base`, all of it named."""
-
-
-ONLY_OF_HOST_MODELS = frozenset({"host-cache-info", "migratable"})
-"""Properties that these models have and `base` has not (max_x86_cpu_properties in
-target/i386/cpu.c).
-"""
-
-
-_EMPTY_UNLESS_SET = {"vendor": "", "hv-vendor-id": ""}
-
-
-DEFAULT_HV_VENDOR = "Microsoft Hv"
-"""What an empty hv-vendor-id becomes at realize."""
-
-
-_LBR_FMT_UNSET = 0x3F
-
-
-_LEAF_OF_DIES = 0x1F
 
 
 OF_DIES = origin("topology", "dies")
@@ -75,8 +38,8 @@ class Choices(Frozen):
     """
     only: frozenset[PropertyName] | None = None
     """With a value: name these properties and what was asked for, no others (`--compact`)."""
-    base: str = "base"
-    """The model without properties: `base`, or `custom` in a QEMU that has it."""
+    base: str | None = None
+    """The model without properties; None: the architecture's own, `base`."""
 
 
 DEFAULT_CHOICES = Choices()
@@ -100,10 +63,11 @@ def resolve(
 
     Errors: `ResolveError` naming the feature and its bit when a required feature cannot be given.
     """
+    arch = arch_of(expansion.context.arch)
     named = _Named()
     for name, value in sorted(_worth_naming(expansion).items()):
         named.put(name, value, _origin(name, expansion))
-    _raise_level(request, named)
+    _raise(request, named, arch)
     keep = _keeps_unavailable(expansion, choices)
     _judge_unavailable(request, expansion, named, keep)
     model = _standing_on(expansion, choices, named)
@@ -112,21 +76,18 @@ def resolve(
         context=expansion.context,
         request=request,
         model=model,
-        typename=f"{model}-{_qemu_arch(expansion)}-cpu",
+        typename=f"{model}{expansion.definition.typename.removeprefix(expansion.definition.name)}",
         properties=chosen,
         features=frozenset(
             p.name for p in chosen if p.name in expansion.static and isinstance(p.value, bool)
         ),
-        enforce=not (
+        enforce=arch.enforce
+        and not (
             keep
             and any(prop.name in expansion.unavailable and prop.value is True for prop in chosen)
         ),
         notes=tuple(named.notes),
     )
-
-
-def _qemu_arch(expansion: Expansion) -> str:
-    return expansion.definition.typename.removesuffix("-cpu").rpartition("-")[2]
 
 
 def _chosen(named: _Named, expansion: Expansion, choices: Choices) -> Iterable[Property]:
@@ -140,44 +101,39 @@ def _worth_naming(expansion: Expansion) -> dict[PropertyName, Value]:
     """The realised properties less those of an instance, second spellings, and values no setter
     takes.
     """
-    canonical = canonical_names(expansion.realised, expansion.static)
+    arch = arch_of(expansion.context.arch)
+    if arch.explicit == "static":
+        return dict(expansion.static)
+    canonical = canonical_names(expansion.realised, expansion.static, arch)
     asked = {prop.name: prop.value for prop in expansion.asked}
     kept = {
         name: value
         for name, value in expansion.realised.items()
         if name in canonical
-        and name not in PER_INSTANCE | NOT_NAMED
-        and not is_refused(name, value, expansion.realised)
+        and name not in arch.per_instance | arch.not_named
+        and (name in asked or arch.named is None or arch.named.fullmatch(name))
+        and not arch.refused(name, value, expansion.realised)
     }
-    hyperv = PropertyName("hv-vendor-id")
-    if kept.get(hyperv) == DEFAULT_HV_VENDOR and hyperv not in asked:
-        del kept[hyperv]
+    for name, value in (arch.defaults or {}).items():
+        if kept.get(name) == value and name not in asked:
+            del kept[name]
     return kept | {name: value for name, value in asked.items() if name == "tsc-frequency"}
 
 
 def canonical_names(
-    names: Collection[PropertyName], static: Collection[PropertyName]
+    names: Collection[PropertyName], static: Collection[PropertyName], arch: Arch
 ) -> frozenset[PropertyName]:
     """One name for each property: the one that QEMU's static expansion shows, else the one
     written with `-`.
     """
     spelled: dict[str, list[PropertyName]] = {}
     for name in names:
-        plain = IRREGULAR_SPELLINGS.get(name, name)
+        plain = (arch.spellings or {}).get(name, name)
         spelled.setdefault(plain.replace("_", "-").replace(".", "-"), []).append(name)
     return frozenset(
         min(group, key=lambda name: (name not in static, "_" in name, name))
         for group in spelled.values()
     )
-
-
-def is_refused(name: PropertyName, value: Value, realised: Mapping[PropertyName, Value]) -> bool:
-    """Whether QEMU reads this value out but takes it from nobody (measured on 5.2 to 11.1)."""
-    if name == "lbr-fmt":
-        return isinstance(value, int) and value > _LBR_FMT_UNSET
-    if name == "phys-bits":
-        return realised.get(PropertyName("lm")) is False
-    return name in _EMPTY_UNLESS_SET and value == _EMPTY_UNLESS_SET[name]
 
 
 def _origin(name: PropertyName, expansion: Expansion) -> Origin:
@@ -192,25 +148,13 @@ def _origin(name: PropertyName, expansion: Expansion) -> Origin:
     return origin("machine type", expansion.context.machine)
 
 
-def _raise_level(request: CpuRequest, named: _Named) -> None:
-    """QEMU raises `level` for leaf 0x1F where a package has several dies, unless `level` is named:
-    so name that.
-
-    Not on machine types without automatic levels, and not for other vendors' CPUs where they have
-    no leaves of Intel's.
-    """
+def _raise(request: CpuRequest, named: _Named, arch: Arch) -> None:
+    """What QEMU raises by itself for this topology unless it is named: so it is named as raised."""
+    topology = request.topology
+    several = topology is not None and topology.several_dies
     values = {name: prop.value for name, prop in named.properties.items()}
-    level = values.get(PropertyName("level"))
-    several = request.topology is not None and request.topology.dies * request.topology.clusters > 1
-    automatic = values.get(PropertyName("full-cpuid-auto-level"), True) is True
-    intel = values.get(PropertyName("vendor")) == "GenuineIntel"
-    if (
-        several
-        and automatic
-        and level is not None
-        and (intel or not values.get(PropertyName("x-vendor-cpuid-only")))
-    ):
-        named.put(PropertyName("level"), max(int(level), _LEAF_OF_DIES), OF_DIES)
+    for name, value in arch.raised(values, several).items():
+        named.put(name, value, OF_DIES)
 
 
 def _keeps_unavailable(expansion: Expansion, choices: Choices) -> bool:
@@ -254,22 +198,40 @@ def _judge_unavailable(
 
 
 def _standing_on(expansion: Expansion, choices: Choices, named: _Named) -> str:
-    """The model that the named properties stand on."""
+    """The model that the named properties stand on. Errors: `ResolveError` where they can stand on
+    nothing.
+    """
+    arch = arch_of(expansion.context.arch)
+    if arch.explicit == "static":
+        return expansion.static_model
     name = expansion.model.name
-    own_caches = expansion.realised.get(PropertyName("legacy-cache")) is False
-    if choices.pin != "custom" and name not in HOST_MODELS:
+    if choices.pin != "custom" and name not in arch.host_models:
         return name
-    if expansion.realised.get(PropertyName("host-cache-info")) is True:
-        named.notes.append(
-            f"the caches are those of the host, which no property describes: {name} is kept"
+    if kept := _kept_for_caches(expansion, arch, choices.base or arch.bare or ""):
+        named.notes.append(kept)
+        return name
+    bare = choices.base or arch.bare
+    if bare is None:
+        raise ResolveError(
+            f"{expansion.context.arch} has no model without features for {name} to be named on:"
+            " name another model, without --pin custom"
         )
-        return name
-    if own_caches and name not in HOST_MODELS:
-        named.notes.append(
+    for property_name in arch.of_host_models:
+        named.properties.pop(property_name, None)
+    return bare
+
+
+def _kept_for_caches(expansion: Expansion, arch: Arch, bare: str) -> str:
+    """Why the model cannot be given up, since no property describes its caches; empty where it
+    can.
+    """
+    name, realised = expansion.model.name, expansion.realised
+    if arch.host_caches and realised.get(arch.host_caches) is True:
+        return f"the caches are those of the host, which no property describes: {name} is kept"
+    own = arch.own_caches and realised.get(arch.own_caches) is False
+    if own and name not in arch.host_models:
+        return (
             f"{name} has cache tables of its own, which no property describes: it is kept instead "
-            f"of {choices.base}"
+            f"of {bare}"
         )
-        return name
-    for property_name in ONLY_OF_HOST_MODELS:
-        named.properties.pop(PropertyName(property_name), None)
-    return choices.base
+    return ""

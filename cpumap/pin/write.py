@@ -4,14 +4,22 @@ Decides nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from cpumap.arch.arch import Arch
+from cpumap.arch.known import arch_of
 from cpumap.cpu.explicit import ExplicitCpu
-from cpumap.cpu.names import FeatureName, Property, PropertyName
+from cpumap.cpu.machine_type import release
+from cpumap.cpu.names import FeatureName, Property, PropertyName, Value
 from cpumap.libvirt.cpu_map.map import CpuMap
-from cpumap.qemu.arguments import cpu_arguments, global_arguments, property_text
+from cpumap.qemu.arguments import (
+    cpu_arguments,
+    global_arguments,
+    machine_arguments,
+    property_text,
+)
 from cpumap.system.templates import filled
 
 if TYPE_CHECKING:
@@ -30,36 +38,29 @@ do.
 """
 
 
-WITHOUT_FEATURES = ("base", "custom")
-"""QEMU's models for CPUs that inherit nothing; libvirt has no name for them."""
-
-
-FORGOTTEN = frozenset(
-    {
-        "full-cpuid-auto-level",
-        "kvm-no-smi-migration",
-        "x-hv-synic-kvm-only",
-        "x-intel-pt-auto-level",
-    }
-)
-"""Properties that QEMU 10.0 or 11.1 has no more: a stored domain that names them would not start
-after an upgrade.
-
-The levels that two of them decide are named themselves; the other two count in a migration stream,
-and for hv-synic.
-"""
-
-
 _VENDOR = PropertyName("vendor")
-
-
-_HT = FeatureName("ht")
 
 
 def explicit_arguments(cpu: ExplicitCpu, style: Style = "plus") -> list[str]:
     """QEMU's arguments for an explicit CPU, `enforce` with them unless it must be left out."""
     plus = cpu.features if style == "plus" else frozenset()
-    return cpu_arguments(cpu.model, cpu.typename, cpu.values, plus=plus, enforce=cpu.enforce)
+    arch = arch_of(cpu.context.arch)
+    inside = {n: value for n, value in cpu.values.items() if arch.place(n) == "-cpu"}
+    outside = {n: value for n, value in cpu.values.items() if n not in inside}
+    beside, machine = _placed(outside, arch)
+    return [
+        *cpu_arguments(cpu.model, cpu.typename, inside, plus=plus, enforce=cpu.enforce),
+        *global_arguments(cpu.typename, beside),
+        *machine_arguments(machine),
+    ]
+
+
+def _placed(
+    outside: Mapping[PropertyName, Value], arch: Arch
+) -> tuple[dict[PropertyName, Value], dict[PropertyName, Value]]:
+    """Of what is not said in `-cpu`: what `-global` says, and what is an option of `-machine`."""
+    machine = {n: value for n, value in outside.items() if arch.place(n) == "-machine"}
+    return {n: value for n, value in outside.items() if n not in machine}, machine
 
 
 def cpu_xml(cpu: ExplicitCpu, cpu_map: CpuMap, kept: Sequence[str] = ()) -> str:
@@ -73,8 +74,8 @@ def cpu_xml(cpu: ExplicitCpu, cpu_map: CpuMap, kept: Sequence[str] = ()) -> str:
         for prop in cpu.properties
         if _is_feature(cpu, prop, cpu_map)
     }
-    if _HT in features and _threads_seen(cpu):
-        features[_HT] = True
+    for name in features.keys() & _on_with_threads(cpu):
+        features[name] = True
     return filled(
         "cpu.xml.j2",
         cpu=cpu,
@@ -85,12 +86,14 @@ def cpu_xml(cpu: ExplicitCpu, cpu_map: CpuMap, kept: Sequence[str] = ()) -> str:
     )
 
 
-def _threads_seen(cpu: ExplicitCpu) -> bool:
-    """Whether QEMU turns `ht` on by itself: since 10.0, and where a package has several threads."""
+def _on_with_threads(cpu: ExplicitCpu) -> frozenset[FeatureName]:
+    """The features that this QEMU turns on by itself, since a package has several threads."""
     topology = cpu.request.topology
-    if topology is None or int(cpu.context.qemu.partition(".")[0]) < 10:
-        return False
-    return topology.dies * topology.clusters * topology.cores * topology.threads > 1
+    if topology is None or topology.package == 1:
+        return frozenset()
+    since = arch_of(cpu.context.arch).with_threads or {}
+    here = release(cpu.context.qemu)
+    return frozenset(name for name, first in since.items() if release(first) <= here)
 
 
 def domain_xml(
@@ -125,20 +128,26 @@ def domain_parts(
     The arguments are for the type that all CPU models of one QEMU inherit from, `x86_64-cpu`.
     """
     cpu = lasting(cpu)
+    arch = arch_of(cpu.context.arch)
     model = libvirt_model(cpu, cpu_map)
     element = cpu_xml(cpu, cpu_map, kept) if model else None
-    if model is None or cpu.model in WITHOUT_FEATURES:
+    if model is None or cpu.model in arch.without_features:
         return element, explicit_arguments(cpu)
     outside = {prop.name: prop.value for prop in beyond_cpu_xml(cpu, cpu_map)}
-    return element, global_arguments(cpu.typename.removeprefix(f"{cpu.model}-"), outside)
+    beside, machine = _placed(outside, arch)
+    generic = cpu.typename.removeprefix(f"{cpu.model}-")
+    return element, [*global_arguments(generic, beside), *machine_arguments(machine)]
 
 
 def lasting(cpu: ExplicitCpu) -> ExplicitCpu:
     """The CPU without what later QEMUs would refuse, as it is written into documents that
     outlive a QEMU.
     """
-    synic = cpu.values.get(PropertyName("hv-synic")) is True
-    gone = FORGOTTEN - ({"x-hv-synic-kvm-only"} if synic else set())
+    arch, values = arch_of(cpu.context.arch), cpu.values
+    needed = {
+        name for name, other in (arch.forgotten_unless or {}).items() if values.get(other) is True
+    }
+    gone = (arch.forgotten or {}).keys() - needed
     return replace(cpu, properties=tuple(prop for prop in cpu.properties if prop.name not in gone))
 
 
@@ -159,7 +168,8 @@ def libvirt_model(cpu: ExplicitCpu, cpu_map: CpuMap) -> str | None:
     """
     named, unversioned = cpu.request.model, cpu.model.removesuffix("-v1")
     if named is None:
-        default = cpu.request.mode is None and cpu.model not in WITHOUT_FEATURES
+        bare = arch_of(cpu.context.arch).without_features
+        default = cpu.request.mode is None and cpu.model not in bare
         return unversioned if default else None
     return next((name for name in (named, unversioned) if name in cpu_map.models), None)
 

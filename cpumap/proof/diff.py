@@ -7,10 +7,12 @@ from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any
 
+from cpumap.arch.known import arch_of, must_run
 from cpumap.cpu.expansion import CpuModel, Expansion
 from cpumap.cpu.names import PropertyName, Value
 from cpumap.errors import UnknownNameError
 from cpumap.libvirt.cpu_map.map import CpuMap
+from cpumap.pin.expand import shown
 from cpumap.pin.resolve import canonical_names
 from cpumap.proof.difference import (
     REALIZE,
@@ -59,8 +61,10 @@ def diff(
     Causes are found by going from one to the other in steps (what was asked, the model's version,
     the machine type, the QEMU, the accelerator) and looking at which step a property changes.
     """
+    must_run(source_b.arch, a.context.arch, source_b.label)
+    arch = arch_of(a.context.arch)
     steps = _steps(a, source_a, b, source_b)
-    names = canonical_names({**a.realised, **b.realised}, {**a.static, **b.static})
+    names = canonical_names({**a.realised, **b.realised}, {**a.static, **b.static}, arch)
     found = property_differences(_only(a.realised, names), _only(b.realised, names))
     properties = tuple(
         replace(prop, cause=_cause(prop.name, steps)) for prop in found if not _never_on(prop)
@@ -99,7 +103,7 @@ def _steps(a: Expansion, source_a: Source, b: Expansion, source_b: Source) -> li
 
 def _step(cause: str, source: Source, machine: str, model: CpuModel) -> list[Step]:
     try:
-        return [(cause, source.expand(machine, model, "full"))]
+        return [(cause, shown(source, machine, model))]
     except UnknownNameError:
         return []
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from cpumap.arch.known import PER_INSTANCE
 from cpumap.cpu.bits import CpuidBits, MsrBits, bit_numbers
-from cpumap.cpu.names import PER_INSTANCE, PropertyName, Value
+from cpumap.cpu.names import PropertyName, Value
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.move.predict import PredictedDifference
 from cpumap.proof.guest import BitDifference, GuestCpu, differences

@@ -8,15 +8,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from cpumap.arch.arch import JUDGES, Judge
+from cpumap.arch.known import arch_of
 from cpumap.cpu.expansion import CpuModel, Expansion
 from cpumap.cpu.explicit import ExplicitCpu
-from cpumap.cpu.names import PER_INSTANCE, PropertyName, Value
+from cpumap.cpu.names import PropertyName, Value
 from cpumap.cpu.request import machine_topology
 from cpumap.errors import SourceError
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.move.hold import hold
 from cpumap.move.predict import PredictedDifference, Prediction
-from cpumap.pin.resolve import DEFAULT_HV_VENDOR, NOT_NAMED, OF_DIES, canonical_names, is_refused
+from cpumap.pin.resolve import OF_DIES, canonical_names
 from cpumap.proof.difference import GuestDifference, PropertyDifference, guest_differences
 from cpumap.proof.guest import GuestCpu, probe
 from cpumap.qemu.arguments import cpu_arguments, smp_option
@@ -26,14 +28,11 @@ from cpumap.sources.source import Source
 Verdict = Literal["holds", "differs", "refused"]
 
 
-JUDGES = ("expanded again", "realised", "seen by a guest")
-
-
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """What one judge says of the CPU in one place."""
 
-    judge: str
+    judge: Judge
     verdict: Verdict
     properties: tuple[PropertyDifference, ...] = ()
     bits: tuple[GuestDifference, ...] = ()
@@ -156,16 +155,15 @@ def look(source: Source, machine: str, model: CpuModel, smp: str = "1") -> Guest
     """The CPU that a guest sees in this QEMU; under tcg nothing is filtered out of it. The
     source starts guests. Errors: `SourceError`.
     """
-    how: dict[PropertyName, Value] = (
-        {PropertyName("x-force-features"): True} if source.accel == "tcg" else {}
-    )
-    arguments = cpu_arguments(model.name, f"{model.name}-{source.arch}-cpu", {**model.props, **how})
+    arch = arch_of(source.arch)
+    how = (arch.unfiltered or {}) if source.accel == "tcg" else {}
+    arguments = cpu_arguments(model.name, arch.typename(model.name), {**model.props, **how})
     return probe(source.binary, machine, arguments, accel=source.accel, smp=smp, timeout=120)
 
 
 def _expanded_again(cpu: ExplicitCpu, expansion: Expansion, target: Source) -> Judgement:
     try:
-        full = target.expand(cpu.context.machine, CpuModel(cpu.model, cpu.values), "full")
+        full = target.expand(cpu.context.machine, CpuModel(cpu.model, cpu.values), "full").props
     except SourceError as err:
         return Judgement(JUDGES[0], "refused", reason=str(err))
     return _judged(JUDGES[0], _property_differences(expansion, full, cpu))
@@ -192,7 +190,7 @@ def _realised(cpu: ExplicitCpu, expansion: Expansion, target: Source) -> Judgeme
     return _judged(JUDGES[1], found)
 
 
-def _judged(judge: str, found: Iterable[PropertyDifference]) -> Judgement:
+def _judged(judge: Judge, found: Iterable[PropertyDifference]) -> Judgement:
     properties = tuple(found)
     return Judgement(judge, "differs" if properties else "holds", properties)
 
@@ -206,16 +204,25 @@ def _property_differences(
         **{n: False for n, v in cpu.values.items() if v is False and n in expansion.unavailable},
     }
     wanted |= {prop.name: prop.value for prop in cpu.properties if prop.origin == OF_DIES}
-    passed = PER_INSTANCE | NOT_NAMED
-    for name in sorted(canonical_names(wanted, expansion.static) - passed):
+    arch = arch_of(expansion.context.arch)
+    passed = arch.per_instance | arch.not_named
+    for name in sorted(canonical_names(wanted, expansion.static, arch) - passed):
         here = wanted[name]
-        if is_refused(name, here, expansion.realised) or name not in there:
+        if arch.refused(name, here, expansion.realised) or name not in there:
             if name in expansion.static and here is True and name not in there:
                 yield PropertyDifference(
                     name, here, None, f"QEMU {cpu.context.qemu} has no such feature"
                 )
-        elif there[name] != here and {there[name], here} != {"", DEFAULT_HV_VENDOR}:
+        elif there[name] != here and not _same_when_empty(there[name], here, arch.defaults, name):
             yield PropertyDifference(name, here, there[name], _cause(name, cpu))
+
+
+def _same_when_empty(
+    there: Value, here: Value, defaults: Mapping[PropertyName, Value] | None, name: PropertyName
+) -> bool:
+    """Whether one is what the other becomes at realize."""
+    becomes = (defaults or {}).get(name)
+    return becomes is not None and {there, here} == {"", becomes}
 
 
 def _cause(name: PropertyName, cpu: ExplicitCpu) -> str:

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from cpumap.arch.arch import Arch
 from cpumap.cpu.build import Build, digest_of
 from cpumap.cpu.expansion import CpuModel, Definition, ExpansionType, Machine
-from cpumap.cpu.names import PropertyName, Value
 from cpumap.cpu.vendors import vendor_among
 from cpumap.errors import UnknownNameError
 from cpumap.qemu.qmp import CommandFailedError, Conversation
 from cpumap.qemu.warnings import ASKED_IN_VAIN
-
-BARE = "base"
-"""The model that has every property of its architecture."""
 
 
 def version_of(answer: Mapping[str, Any]) -> str:
@@ -22,7 +19,7 @@ def version_of(answer: Mapping[str, Any]) -> str:
     return f"{qemu['major']}.{qemu['minor']}.{qemu['micro']}"
 
 
-def build_of(session: Conversation) -> Build:
+def build_of(session: Conversation, arch: Arch) -> Build:
     """Which QEMU this is: what it calls itself, and a digest of what it offers."""
     version = session.execute("query-version")
     machines = [machine.name for machine in machines_of(session.execute("query-machines"))]
@@ -30,17 +27,16 @@ def build_of(session: Conversation) -> Build:
     return Build(
         version_of(version),
         version.get("package", ""),
-        digest_of(machines, [entry["name"] for entry in types], _bare_properties(session)),
+        digest_of(machines, [entry["name"] for entry in types], _bare_properties(session, arch)),
         vendor_among(machines),
     )
 
 
-def _bare_properties(session: Conversation) -> list[str]:
+def _bare_properties(session: Conversation, arch: Arch) -> list[str]:
     """The CPU properties of the bare model; none where the architecture has no such model."""
-    try:
-        return list(expanded_by(session, CpuModel(BARE), "full"))
-    except CommandFailedError:
+    if arch.bare is None:
         return []
+    return list(expanded_by(session, CpuModel(arch.bare), "full").props)
 
 
 def machines_of(answer: Iterable[Mapping[str, Any]]) -> tuple[Machine, ...]:
@@ -58,11 +54,11 @@ def machines_of(answer: Iterable[Mapping[str, Any]]) -> tuple[Machine, ...]:
     )
 
 
-def definitions_of(session: Conversation, arch: str) -> tuple[Definition, ...]:
+def definitions_of(session: Conversation, arch: Arch) -> tuple[Definition, ...]:
     return tuple(
         Definition(
             name=entry["name"],
-            typename=entry.get("typename", f"{entry['name']}-{arch}-cpu"),
+            typename=entry.get("typename", arch.typename(entry["name"])),
             alias_of=entry.get("alias-of"),
             migration_safe=entry.get("migration-safe", False),
             static=entry.get("static", False),
@@ -82,12 +78,16 @@ def expansion_command(model: CpuModel, kind: ExpansionType) -> tuple[str, dict[s
     return "query-cpu-model-expansion", {"type": kind, "model": info}
 
 
-def expanded_by(
-    session: Conversation, model: CpuModel, kind: ExpansionType
-) -> Mapping[PropertyName, Value]:
+def expanded_by(session: Conversation, model: CpuModel, kind: ExpansionType) -> CpuModel:
     name, arguments = expansion_command(model, kind)
     try:
-        props: Mapping[PropertyName, Value] = session.execute(name, **arguments)["model"]["props"]
+        answer = session.execute(name, **arguments)
     except CommandFailedError as err:
         raise (UnknownNameError(str(err)) if ASKED_IN_VAIN.search(str(err)) else err) from err
-    return props
+    return model_of(answer)
+
+
+def model_of(answer: Mapping[str, Any]) -> CpuModel:
+    """The model and properties of an expansion; QEMU leaves `props` out where there are none."""
+    model = answer["model"]
+    return CpuModel(model["name"], model.get("props", {}))

@@ -13,13 +13,10 @@ def smp_option(topology: Topology) -> str:
     """The value of `-smp`, spelled out: old machine types read a bare number in another way."""
     counts = {"sockets": topology.sockets, "dies": topology.dies, "clusters": topology.clusters}
     counts |= {"cores": topology.cores, "threads": topology.threads}
-    total = 1
-    for count in counts.values():
-        total *= count
     spelled = [
         f"{name}={count}" for name, count in counts.items() if name != "clusters" or count > 1
     ]
-    return ",".join([str(total), *spelled])
+    return ",".join([str(topology.count), *spelled])
 
 
 def cpu_arguments(
@@ -52,6 +49,12 @@ def global_arguments(typename: str, properties: Mapping[PropertyName, Value]) ->
         for name, value in properties.items()
         for word in ("-global", f"{typename}.{name}={property_text(value)}")
     ]
+
+
+def machine_arguments(properties: Mapping[PropertyName, Value]) -> list[str]:
+    """QEMU's `-machine` argument that sets these options; it adds to a `-machine` before it."""
+    options = (f"{name}={property_text(value)}" for name, value in properties.items())
+    return ["-machine", ",".join(options)] if properties else []
 
 
 def args_text(arguments: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Iterator
 
+from cpumap.arch.known import ARCHES
 from cpumap.cpu.names import Accel, Property, PropertyName, Value
 from cpumap.cpu.origin import origin
 from cpumap.cpu.request import CpuRequest, Mode
@@ -14,7 +15,7 @@ from cpumap.errors import DomainError
 MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
 
-CPU_TYPENAME = re.compile(r"(?:.+-)?(x86_64|i386)-cpu")
+CPU_TYPENAME = re.compile(rf"(?:.+-)?({'|'.join(arch.cpu_type for arch in ARCHES)})")
 
 
 STRINGS = ("model-id", "vendor", "hv-vendor-id")

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from cpumap.arch.known import arch_of
 from cpumap.cpu.expansion import Context, CpuModel, Definition
 from cpumap.cpu.host import UNKNOWN_MACHINE, ThisMachine
 from cpumap.cpu.names import PropertyName, Value
@@ -19,10 +20,6 @@ from cpumap.sources.platform import Platform
 from cpumap.sources.source import Source
 
 Kind = Literal["all", "match", "best"]
-
-
-HOST_MODELS = {"kvm": "host", "tcg": "max"}
-"""The model that QEMU promises to filter nothing out of, by accelerator."""
 
 
 _FATAL = tuple(
@@ -149,7 +146,7 @@ def _shown(
     asked = {
         PropertyName(name): value for name, value in {"migratable": migratable, **props}.items()
     }
-    return _switched_on(source.expand(machine, CpuModel("max", asked), "static"))
+    return _switched_on(source.expand(machine, CpuModel("max", asked), "static").props)
 
 
 def _switched_on(properties: Mapping[PropertyName, Value]) -> frozenset[PropertyName]:
@@ -164,7 +161,7 @@ def _features(
 
     `max` leaves out what does not suit every guest: kvm-hint-dedicated, topoext, lmce.
     """
-    static = source.expand(machine, CpuModel("base"), "static")
+    static = source.expand(machine, CpuModel("base"), "static").props
     everything = frozenset(name for name, value in static.items() if isinstance(value, bool))
     refused: list[str] = []
     for without in _FATAL:
@@ -241,7 +238,7 @@ def _best(
             continue
         if _other_vendor(definition.name, vendor, cpu_map):
             continue
-        own = _switched_on(source.expand(machine, CpuModel(definition.name), "static"))
+        own = _switched_on(source.expand(machine, CpuModel(definition.name), "static").props)
         versioned = "-v" in definition.name and definition.name.rpartition("-v")[2].isdigit()
         candidates.append(
             (len(features - own), not versioned, definition.name, sorted(features - own))
@@ -291,8 +288,8 @@ def _promise(source: Source, machine: str) -> tuple[Mapping[PropertyName, Value]
     """The properties of the CPU that is to be all QEMU can give, and each case in which QEMU
     filters or refuses it.
     """
-    model = HOST_MODELS[source.accel]
-    properties = source.expand(machine, CpuModel(model, {_MIGRATABLE: False}), "full")
+    model = arch_of(source.arch).host_passthrough[source.accel]
+    properties = source.expand(machine, CpuModel(model, {_MIGRATABLE: False}), "full").props
     breaches: list[str] = []
     for migratable in (True, False) if source.makes_cpus else ():
         asked = f"-cpu {model},migratable={'on' if migratable else 'off'}"

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from cpumap.arch.known import arch_of
 from cpumap.cpu.bits import Bit, CpuidBits, place
 from cpumap.cpu.expansion import Context, CpuModel, Expansion
 from cpumap.cpu.host import UNKNOWN_MACHINE, HostCpu, ThisMachine
@@ -111,7 +112,8 @@ def check(
     unfit = topology_refused(request)
     if unfit:
         where = platform.machine_for(request).name
-        context = Context(source.version, request.arch, where, source.accel)
+        arch = request.arch or arch_of(source.arch).name
+        context = Context(source.version, arch, where, source.accel)
         return Checked(context, request.model or request.mode or "default", refused=unfit)
     if host is None and source.accel == "kvm" and not source.own_host:
         raise InputError(
@@ -119,7 +121,8 @@ def check(
         )
     name = platform.machine_for(request).name
     platform = replace(platform, machine=name)
-    context = Context(source.version, request.arch, name, source.accel, source.build())
+    arch = request.arch or arch_of(source.arch).name
+    context = Context(source.version, arch, name, source.accel, source.build())
     if host is not None:
         request = request_on(host, request, cpu_map, known_to(source, name))
     known, unknown = _without_unknown(request, platform, name)
@@ -147,13 +150,11 @@ def _without_unknown(
     start with it.
     """
     cpu_map = platform.cpu_map
-    bare = platform.source.expand(machine, CpuModel("base"), "full").keys() | {
-        "migratable",
-        "host-cache-info",
-    }
+    arch = arch_of(platform.source.arch)
+    bare = known_to(platform.source, machine) | arch.of_host_models
     asked = [
         prop
-        for prop in requested_properties(request, cpu_map)
+        for prop in requested_properties(request, cpu_map, arch)
         if prop.name not in bare and prop.value is not False and _is_somebodys(prop, cpu_map)
     ]
     gone = {prop.name for prop in asked}
@@ -238,7 +239,7 @@ def _expansion(request: CpuRequest, platform: Platform) -> tuple[Expansion, str]
         expansion = replace(expansion, realised=expansion.full)
     most = source.expand(
         expansion.context.machine, CpuModel("max", {PropertyName("migratable"): False}), "static"
-    )
+    ).props
     added = (p.name for p in expansion.asked if p.value is True and most.get(p.name) is False)
     missing = [
         *expansion.definition.unavailable,
@@ -368,7 +369,7 @@ def _forbidden(
         return ()
     cpu_map = platform.cpu_map
     if host is None:
-        most = platform.source.expand(context.machine, CpuModel("max"), "static")
+        most = platform.source.expand(context.machine, CpuModel("max"), "static").props
         there = [
             feature for feature in wanted if most.get(cpu_map.property_of(feature.name)) is True
         ]

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from cpumap.arch.known import arch_of
 from cpumap.cpu.expansion import CpuModel, Machine
 from cpumap.cpu.host import UNKNOWN_MACHINE, Cpu, ThisMachine
 from cpumap.cpu.names import PropertyName, Value
@@ -17,9 +18,9 @@ from cpumap.hosts.described import DescribedHost, described, known_to, request_o
 from cpumap.hosts.lack import lack_json
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.rules.baseline import baseline
-from cpumap.libvirt.rules.compare import COMPATIBLE, Verdict
+from cpumap.libvirt.rules.compare import Verdict
 from cpumap.pin.expand import expand
-from cpumap.runnable.available import HOST_MODELS, available
+from cpumap.runnable.available import available
 from cpumap.runnable.available_json import available_host
 from cpumap.runnable.check import Checked, check
 from cpumap.sources.platform import Platform
@@ -72,10 +73,6 @@ def compare_on(platform: Platform, host: DescribedHost, request: CpuRequest) -> 
     platform = replace(platform, machine=name)
     resolved = request_on(host, request, platform.cpu_map, known_to(platform.source, name))
     checked = check(resolved, platform, host=host)
-    if request.arch not in COMPATIBLE.get(host.cpu.arch, (host.cpu.arch,)):
-        return Compared(
-            name, "incompatible", f"CPU arch {request.arch} does not match host arch", checked
-        )
     if request.vendor and request.vendor != host.cpu.vendor:
         reason = f"host CPU vendor does not match required CPU vendor {request.vendor}"
         return Compared(name, "incompatible", reason, checked)
@@ -217,6 +214,9 @@ def hypervisor_baseline(
 def _most(source: Source, *, migratable: bool) -> Mapping[PropertyName, Value]:
     return source.expand(
         "none",
-        CpuModel(HOST_MODELS[source.accel], {PropertyName("migratable"): migratable}),
+        CpuModel(
+            arch_of(source.arch).host_passthrough[source.accel],
+            {PropertyName("migratable"): migratable},
+        ),
         "full",
-    )
+    ).props

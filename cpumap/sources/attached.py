@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
+from cpumap.arch.known import arch_of
 from cpumap.cpu.build import Build
 from cpumap.cpu.expansion import CpuModel, Definition, ExpansionType, Machine, Realised
-from cpumap.cpu.names import Accel, PropertyName, Value
+from cpumap.cpu.names import Accel, PropertyName
 from cpumap.errors import CannotRealiseError, UnknownNameError
 from cpumap.qemu.answers import build_of, definitions_of, expanded_by, machines_of, version_of
 from cpumap.qemu.qmp import Conversation
@@ -26,6 +26,7 @@ class AttachedSource(Source):
         self._session = session
         self.version = version_of(session.execute("query-version"))
         self.arch: str = session.execute("query-target")["arch"]
+        self.kind = arch_of(self.arch)
         self.accel: Accel = "kvm" if session.execute("query-kvm")["enabled"] else "tcg"
         self.machine: str = session.execute(
             "qom-get", path="/machine", property="type"
@@ -33,7 +34,7 @@ class AttachedSource(Source):
         self.label = f"running QEMU {self.version} ({session.label})"
 
     def build(self) -> Build:
-        return build_of(self._session)
+        return build_of(self._session, self.kind)
 
     def machines(self) -> tuple[Machine, ...]:
         """Of the QEMU's machine types, the one that it runs counts as the default."""
@@ -44,11 +45,9 @@ class AttachedSource(Source):
 
     def definitions(self, machine: str) -> tuple[Definition, ...]:
         self._must_be(machine)
-        return definitions_of(self._session, self.arch)
+        return definitions_of(self._session, self.kind)
 
-    def expand(
-        self, machine: str, model: CpuModel, kind: ExpansionType
-    ) -> Mapping[PropertyName, Value]:
+    def expand(self, machine: str, model: CpuModel, kind: ExpansionType) -> CpuModel:
         self._must_be(machine)
         return expanded_by(self._session, model, kind)
 
@@ -56,7 +55,7 @@ class AttachedSource(Source):
         self._must_be(machine)
         own = self.running()
         typename = own.properties[PropertyName("type")]
-        if model.props or typename != f"{model.name}-{self.arch}-cpu":
+        if model.props or typename != self.kind.typename(model.name):
             raise CannotRealiseError(
                 f"{self.label} can only show its own CPU ({typename}), not make a {model.name}"
             )

@@ -13,7 +13,7 @@ from typing import Any
 
 from cpumap.cpu.build import Build
 from cpumap.cpu.expansion import CpuModel, Definition, ExpansionType, Machine, Realised
-from cpumap.cpu.names import Accel, PropertyName, Value
+from cpumap.cpu.names import Accel
 from cpumap.errors import SourceError
 from cpumap.sources.live import QemuSource
 from cpumap.sources.source import Source
@@ -58,14 +58,10 @@ class CachedSource(Source):
             Definition(**{**entry, "unavailable": tuple(entry["unavailable"])}) for entry in kept
         )
 
-    def expand(
-        self, machine: str, model: CpuModel, kind: ExpansionType
-    ) -> Mapping[PropertyName, Value]:
+    def expand(self, machine: str, model: CpuModel, kind: ExpansionType) -> CpuModel:
         question = ["expand", machine, model.name, sorted(model.props.items()), kind]
-        answer: Mapping[PropertyName, Value] = self._answer(
-            question, lambda: self._live().expand(machine, model, kind)
-        )
-        return answer
+        kept = self._answer(question, lambda: asdict(self._live().expand(machine, model, kind)))
+        return CpuModel(**kept)
 
     def realise(self, machine: str, model: CpuModel, *, unfiltered: bool = True) -> Realised:
         question = ["realise", machine, model.name, sorted(model.props.items()), unfiltered]
@@ -127,7 +123,7 @@ def _identity(binary: str, accel: Accel) -> list[Any]:
     except OSError as err:
         raise SourceError(f"cannot start {binary}: {err.strerror}") from err
     host = _host() if accel == "kvm" else []
-    return [3, str(path), found.st_size, found.st_mtime_ns, accel, host]
+    return [4, str(path), found.st_size, found.st_mtime_ns, accel, host]
 
 
 def _host() -> list[str]:

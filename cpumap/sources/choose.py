@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cpumap.arch.known import ARCHES, DEFAULT, must_run, target_of
 from cpumap.cpu.frozen import Frozen
-from cpumap.cpu.machine_type import machine_type
+from cpumap.cpu.machine_type import machine_type, release
 from cpumap.cpu.names import Accel
 from cpumap.cpu.request import CpuRequest
 from cpumap.cpu.vendors import vendor_of
@@ -53,10 +54,10 @@ def choose_source(wanted: Wanted, request: CpuRequest) -> Source:
     if wanted.qmp:
         return _attached(wanted.qmp)
     if wanted.recorded:
-        return _recorded(wanted.recorded, accel)
+        return _recorded(wanted.recorded, accel, request)
     if wanted.start and request.emulator and may_run(request.emulator, wanted.tell):
         return started(request.emulator, accel, cache=wanted.cache)
-    return recorded_for(wanted.machine or request.machine, accel)
+    return recorded_for(wanted.machine or request.machine, accel, _recorded_target(request))
 
 
 def may_run(emulator: str, tell: Callable[[str], None] | None = None) -> bool:
@@ -78,10 +79,11 @@ def connected_source(hypervisor: Hypervisor, wanted: Wanted, request: CpuRequest
     if wanted.qemu or wanted.qmp or wanted.recorded:
         return choose_source(wanted, request)
     accel = wanted.accel or request.accel
-    emulator = request.emulator or hypervisor.emulator(request.arch, request.machine, accel)
+    arch = request.arch or DEFAULT.name
+    emulator = request.emulator or hypervisor.emulator(arch, request.machine, accel)
     if hypervisor.is_local and may_run(emulator, wanted.tell):
         return started(emulator, accel, cache=wanted.cache)
-    return _recorded(".".join(hypervisor.version().split(".")[:2]), accel)
+    return _recorded(str(release(hypervisor.version()).series), accel, request)
 
 
 def started(binary: str, accel: Accel, *, cache: bool = True) -> Source:
@@ -104,14 +106,26 @@ def _attached(address: str) -> Source:
     return AttachedSource(Session.attach(address))
 
 
-def _recorded(wanted: str, accel: Accel) -> Source:
+def _recorded(wanted: str, accel: Accel, request: CpuRequest) -> Source:
     from cpumap.sources.recorded import RecordedSource
     from cpumap.sources.recordings import find_recording
 
-    return RecordedSource(find_recording(wanted, accel))
+    return RecordedSource(find_recording(wanted, accel, _recorded_target(request)))
 
 
-def recorded_for(machine: str | None, accel: Accel) -> Source:
+def _recorded_target(request: CpuRequest) -> str:
+    """The target of the recorded QEMUs that run such guests. Errors: `ArchitectureError`."""
+    from cpumap.sources.recordings import recordings, shipped
+
+    guest = request.arch or DEFAULT.name
+    target = target_of(guest)
+    if not shipped(None, target) and not recordings(None, target):
+        have = ", ".join(arch.target for arch in ARCHES if recordings(None, arch.target))
+        must_run(have, guest, "every recorded QEMU", request.where)
+    return target
+
+
+def recorded_for(machine: str | None, accel: Accel, target: str = DEFAULT.target) -> Source:
     """The recording that answers for this machine type (a name or alias; None: any QEMU's default).
 
     It is that of the type's own release, whose answer starts there, else that of the next release
@@ -122,7 +136,7 @@ def recorded_for(machine: str | None, accel: Accel) -> Source:
     from cpumap.sources.recordings import knowing, recordings, shipped
 
     asked = machine_type(machine or "")
-    for known in (shipped(accel), recordings(accel)):
+    for known in (shipped(accel, target), recordings(accel, target)):
         for found in knowing(known, asked.release, vendor_of(asked.name)):
             source = RecordedSource(found.path)
             if machine is None or has_machine(source, machine):

@@ -62,16 +62,16 @@ class Layer:
         }
 
 
-def likes(definition: ByModel) -> dict[str, str | None]:
+def likes(definition: ByModel, bare: str = "base") -> dict[str, str | None]:
     """Model → the model it is described as a difference from: its alias target, the version
-    before it, or `base`.
+    before it, or the bare one.
     """
     found: dict[str, str | None] = {}
     for name, facts in definition.items():
         stem, dash, version = name.rpartition("-v")
         before = f"{stem}-v{int(version) - 1}" if dash and version.isdigit() else ""
-        target = facts.get("alias_of") or (before if before in definition else "base")
-        found[name] = target if target in definition and name != "base" else None
+        target = facts.get("alias_of") or (before if before in definition else bare)
+        found[name] = target if target in definition and name != bare else None
     return found
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
 
+from cpumap.arch.known import arch_of
 from cpumap.cpu.build import Build
 from cpumap.cpu.expansion import CpuModel, Definition, ExpansionType, Machine, Realised
-from cpumap.cpu.names import Accel, PropertyName, Value
+from cpumap.cpu.names import Accel
 from cpumap.errors import SourceError, UnknownNameError
 from cpumap.qemu.answers import (
     build_of,
@@ -16,6 +17,7 @@ from cpumap.qemu.answers import (
     expanded_by,
     expansion_command,
     machines_of,
+    model_of,
     version_of,
 )
 from cpumap.qemu.arguments import cpu_arguments
@@ -37,36 +39,41 @@ class QemuSource(Source):
         self.accel: Accel = accel
         self._timeout = timeout
         self._sessions: dict[str, Session] = {}
-        bare = self._session("none")
+        try:
+            self._introduce(self._session("none"))
+        except BaseException:
+            self.close()
+            raise
+
+    def _introduce(self, bare: Session) -> None:
         self.version = version_of(bare.execute("query-version"))
         self.arch: str = bare.execute("query-target")["arch"]
+        self.kind = arch_of(self.arch)
         self.label = f"QEMU {self.version} ({self.binary})"
         self._build: Build | None = None
         self.machines_of = machines_of(bare.execute("query-machines"))
 
     def build(self) -> Build:
-        self._build = self._build or build_of(self._session("none"))
+        self._build = self._build or build_of(self._session("none"), self.kind)
         return self._build
 
     def machines(self) -> tuple[Machine, ...]:
         return self.machines_of
 
     def definitions(self, machine: str) -> tuple[Definition, ...]:
-        return definitions_of(self._session(machine), self.arch)
+        return definitions_of(self._session(machine), self.kind)
 
-    def expand(
-        self, machine: str, model: CpuModel, kind: ExpansionType
-    ) -> Mapping[PropertyName, Value]:
+    def expand(self, machine: str, model: CpuModel, kind: ExpansionType) -> CpuModel:
         return expanded_by(self._session(machine), model, kind)
 
     def expand_many(
         self, machine: str, models: Iterable[CpuModel], kind: ExpansionType
-    ) -> list[Mapping[PropertyName, Value]]:
+    ) -> list[CpuModel]:
         """The expansions of many models, asked for in one pipeline."""
         answers = self._session(machine).pipeline(
             expansion_command(model, kind) for model in models
         )
-        return [answer["model"]["props"] for answer in answers]
+        return [model_of(answer) for answer in answers]
 
     def realise(self, machine: str, model: CpuModel, *, unfiltered: bool = True) -> Realised:
         with self.start(machine, model, unfiltered=unfiltered) as session:
@@ -79,12 +86,11 @@ class QemuSource(Source):
         Under KVM the kernel refuses registers of features that the host has not, and QEMU aborts:
         never forced there.
         """
-        how = {PropertyName("check"): True}  # old machine types switch the warnings off
+        how = dict(self.kind.checked or {})
         if unfiltered and self.accel == "tcg":
-            how[PropertyName("x-force-features")] = True
-        arguments = cpu_arguments(
-            model.name, f"{model.name}-{self.arch}-cpu", {**model.props, **how}
-        )
+            how |= self.kind.unfiltered or {}
+        typename = self.kind.typename(model.name)
+        arguments = cpu_arguments(model.name, typename, {**model.props, **how})
         return self._started([*self._machine(machine), *arguments])
 
     def _session(self, machine: str) -> Session:

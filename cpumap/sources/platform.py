@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cpumap.arch.known import must_run
 from cpumap.cpu.expansion import Machine
 from cpumap.cpu.frozen import Frozen
 from cpumap.cpu.request import CpuRequest
@@ -20,5 +21,8 @@ class Platform(Frozen):
     """The machine type, whatever the request says; None: the request's own."""
 
     def machine_for(self, request: CpuRequest) -> Machine:
-        """The machine type that the request is looked at under. Errors: `UnknownNameError`."""
+        """The machine type that the request is looked at under. Errors: `UnknownNameError`;
+        `ArchitectureError` where the source runs no guests of the request's architecture.
+        """
+        must_run(self.source.arch, request.arch, self.source.label, request.where)
         return find_machine(self.source, self.machine or request.machine, request.where)

@@ -10,14 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+from cpumap.arch.arch import Arch
+from cpumap.arch.known import arch_of
 from cpumap.cpu.expansion import CpuModel, Definition, Machine
-from cpumap.cpu.names import PER_INSTANCE, PropertyName
+from cpumap.cpu.machine_type import machine_type, of_family, oldest_first
+from cpumap.cpu.names import PropertyName
 from cpumap.errors import SourceError
 from cpumap.sources.layers import ByModel, Facts, Layer, difference, factorise, likes, present, same
 from cpumap.sources.live import QemuSource
 from cpumap.sources.recorded import (
-    AUTO_LEVEL,
-    NOT_RECORDED,
     SCHEMA,
     derived_definition,
     offered_by,
@@ -81,18 +82,20 @@ def record(source: QemuSource, reference: Source, progress: Progress = lambda *_
 
 
 def _vendors(reference: Source) -> dict[str, str]:
-    machine = _newest_first(reference.machines())[0].name
-    models = [
-        definition.name
-        for definition in reference.definitions(machine)
-        if definition.name != "host"
-    ]
-    vendor = PropertyName("vendor")
-    return {name: str(reference.expand(machine, CpuModel(name), "full")[vendor]) for name in models}
+    arch = arch_of(reference.arch)
+    if arch.vendor is None:
+        return {}
+    machine = _newest_first(reference.machines(), arch)[0].name
+    vendors = {}
+    for definition in reference.definitions(machine):
+        if definition.name != arch.host_passthrough["kvm"]:
+            shown = reference.expand(machine, CpuModel(definition.name), "full").props
+            vendors[definition.name] = str(shown[arch.vendor])
+    return vendors
 
 
 def _stored(source: QemuSource, answers: _Answers) -> Facts:
-    spellings = _spellings(answers)
+    spellings = _spellings(answers, answers.first[_bare(source)])
     stored: Facts = {
         "schema": SCHEMA,
         "qemu": source.version,
@@ -114,7 +117,7 @@ def _stored(source: QemuSource, answers: _Answers) -> Facts:
     }
     tables = _table_names(stored)
     definition = {t: _underived(source, answers, t) for t in tables}
-    stored["like"] = likes(definition[tables[0]])
+    stored["like"] = likes(definition[tables[0]], _bare(source))
     stored["definition"] = factorise(definition, stored)
     stored["hidden"] = factorise({t: _hidden(source, answers, t) for t in tables}, stored)
     stored["full"] = factorise({t: _unspelled(answers.full(t), spellings) for t in tables}, stored)
@@ -122,7 +125,7 @@ def _stored(source: QemuSource, answers: _Answers) -> Facts:
 
 
 def _ask_machines(source: QemuSource, answers: _Answers, progress: Progress) -> None:
-    listed = _newest_first(source.machines())
+    listed = _newest_first(source.machines(), source.kind)
     for count, machine in enumerate(listed, 1):
         progress("machine types", count, len(listed))
         answers.machines.append(machine)
@@ -146,42 +149,41 @@ def _expanded(
 ) -> Iterable[tuple[str, Facts]]:
     answers = source.expand_many(machine, models, "full")
     return (
-        (model.name, {str(n): v for n, v in props.items()})
-        for model, props in zip(models, answers, strict=True)
+        (model.name, {str(n): v for n, v in shown.props.items()})
+        for model, shown in zip(models, answers, strict=True)
     )
 
 
 def _recordable(source: QemuSource, definition: Definition) -> bool:
-    return definition.name not in NOT_RECORDED or (
-        source.accel == "tcg" and definition.name == "max"
+    return definition.name not in source.kind.host_models or (
+        source.accel == "tcg" and definition.name == source.kind.maximum
     )
 
 
 def _asked(source: QemuSource, answers: _Answers, model: str) -> CpuModel:
-    named = source.accel == "kvm" and answers.vendors.get(model)
-    return CpuModel(model, {PropertyName("vendor"): answers.vendors[model]} if named else {})
+    vendor = source.kind.vendor
+    if vendor is None or source.accel != "kvm" or not answers.vendors.get(model):
+        return CpuModel(model)
+    return CpuModel(model, {vendor: answers.vendors[model]})
 
 
-def _newest_first(machines: Iterable[Machine]) -> list[Machine]:
-    """Versioned q35 types from the newest on, then the rest: the first is what all are compared
-    with.
+def _newest_first(machines: Sequence[Machine], arch: Arch) -> list[Machine]:
+    """The architecture's first family from the newest release on, then the rest: the first is
+    what all are compared with.
     """
-
-    def key(machine: Machine) -> tuple[bool, list[int], str]:
-        family, _, version = machine.name.rpartition("-")
-        numbers = [-int(part) for part in version.split(".") if part.isdigit()]
-        return family != "pc-q35", numbers, machine.name
-
-    return sorted(machines, key=key)
+    family = arch.families[0]
+    own = [m for m in of_family(machines, family) if machine_type(m.name).release]
+    rest = [m for m in oldest_first(machines) if m not in own]
+    return [*reversed(own), *rest]
 
 
 def _static_names(source: QemuSource, machine: str, models: Sequence[CpuModel]) -> list[str]:
     shown = source.expand_many(machine, models, "static")
-    if any(set(props) != set(shown[0]) for props in shown):
+    if any(set(answer.props) != set(shown[0].props) for answer in shown):
         raise SourceError(
             f"{source.label}: static expansions of {machine} do not all show the same properties"
         )
-    return sorted(shown[0])
+    return sorted(shown[0].props)
 
 
 def _definition_facts(definition: Definition) -> Facts:
@@ -203,42 +205,53 @@ def _underived(source: QemuSource, answers: _Answers, table: str) -> ByModel:
         kept = dict(facts)
         if source.accel == "kvm" or name not in full:
             del kept["unavailable"]
-        derived = derived_definition(name, source.arch, full.get(name, {}), answers.lacking)
+        derived = derived_definition(name, source.kind, full.get(name, {}), answers.lacking)
         found[name] = {key: value for key, value in kept.items() if value != derived[key]}
     return found
 
 
 def _ask_effects(source: QemuSource, answers: _Answers) -> None:
     machine = next(iter(answers.changes))
-    base = answers.first["base"]
+    bare = _bare(source)
+    base = answers.first[bare]
     switches = [
         name
         for name, value in sorted(base.items())
-        if isinstance(value, bool) and name not in PER_INSTANCE
+        if isinstance(value, bool) and name not in source.kind.per_instance
     ]
     everything = {
         PropertyName(name): True for name in answers.static if isinstance(base[name], bool)
     }
 
     def asked(below: Mapping[PropertyName, Any], value: bool) -> list[Facts]:
-        models = [CpuModel("base", {**below, PropertyName(name): value}) for name in switches]
+        models = [CpuModel(bare, {**below, PropertyName(name): value}) for name in switches]
         return [facts for _, facts in _expanded(source, machine, models)]
 
-    whole = dict(_expanded(source, machine, [CpuModel("base", everything)]))["base"]
+    whole = dict(_expanded(source, machine, [CpuModel(bare, everything)]))[bare]
     alone = asked({}, True)
     answers.on = _others(switches, base, alone)
-    if AUTO_LEVEL in base:  # gone with the machine types that switch it off
+    levels = source.kind.levels
+    if levels and levels.automatic in base:  # gone with the machine types that switch it off
+        fixed: dict[PropertyName, Any] = {levels.automatic: False}
         answers.always = _others(
-            switches, {**base, AUTO_LEVEL: False}, asked({AUTO_LEVEL: False}, True)
+            switches, base | {str(name): value for name, value in fixed.items()}, asked(fixed, True)
         )
     less = _switched_off(_others(switches, whole, asked(everything, False)))
     answers.off = {name: effect for name, effect in less.items() if name in answers.static}
     settable = {name for name, facts in zip(switches, alone, strict=True) if facts[name] is True}
     answers.never = [name for name in everything if whole[name] is False and name not in settable]
     if source.accel == "tcg":
-        answers.lacking = dict(
-            sorted(source.realise(machine, CpuModel("base", everything)).filtered.items())
+        lacking = source.realise(machine, CpuModel(bare, everything)).filtered
+        answers.lacking = dict(sorted(lacking.items()))
+
+
+def _bare(source: QemuSource) -> str:
+    if source.kind.bare is None:
+        raise SourceError(
+            f"{source.label} cannot be recorded: what features do to each other is measured on a"
+            f" model without features, and {source.arch} has none"
         )
+    return source.kind.bare
 
 
 def _hidden(source: QemuSource, answers: _Answers, table: str) -> ByModel:
@@ -299,13 +312,12 @@ def _switched_off(effects: ByModel) -> ByModel:
     return {name: effect for name, effect in found.items() if effect}
 
 
-def _spellings(answers: _Answers) -> dict[str, str]:
+def _spellings(answers: _Answers, base: Facts) -> dict[str, str]:
     """Another spelling → the canonical name, which is the one that static expansions show.
 
     Either they differ in punctuation alone, or switching either switches the other.
     """
     canonical = {name.replace("_", "-").replace(".", "-"): name for name in answers.static}
-    base = answers.first["base"]
     alike = {
         name: canonical[plain]
         for name in base
@@ -365,12 +377,14 @@ def _realised(reference: Source, stored: Facts, progress: Progress) -> dict[str,
     is asked.
     """
     tables = _table_names(stored)
-    oldest = min(
-        (t for t in tables if t.startswith("pc-i440fx-")), key=_release, default=tables[-1]
-    )
+    arch = arch_of(reference.arch)
+    family = of_family(map(Machine, tables), arch.families[-1])
+    oldest = family[0].name if family else tables[-1]
     ends = list(dict.fromkeys([tables[0], oldest]))
     models = [
-        CpuModel(name) for name in stored["like"] if name not in NOT_RECORDED or _has(stored, name)
+        CpuModel(name)
+        for name in stored["like"]
+        if name not in arch.host_models or _has(stored, name)
     ]
     after = {table: _realised_under(reference, table, models, progress) for table in ends}
     names = {
@@ -404,12 +418,13 @@ def _realised_under(
 ) -> dict[str, tuple[Facts, set[str]]]:
     """Model → its properties after realize, and the names of those that realize set."""
     found = {}
-    before = [reference.expand(table, model, "full") for model in models]
+    before = [reference.expand(table, model, "full").props for model in models]
+    passed = arch_of(reference.arch).per_instance
     with ThreadPoolExecutor(2) as pool:
         realised = pool.map(lambda model: reference.realise(table, model).properties, models)
         for count, (model, full, after) in enumerate(zip(models, before, realised, strict=True), 1):
             progress(f"realised CPUs of {table}", count, len(models))
-            facts = {str(name): value for name, value in after.items() if name not in PER_INSTANCE}
+            facts = {str(name): value for name, value in after.items() if name not in passed}
             found[model.name] = (
                 facts,
                 {
@@ -419,10 +434,6 @@ def _realised_under(
                 },
             )
     return found
-
-
-def _release(machine: str) -> list[int]:
-    return [int(part) for part in machine.rpartition("-")[2].split(".") if part.isdigit()]
 
 
 def _check_lossless(source: QemuSource, stored: Facts, answers: _Answers) -> None:
@@ -438,7 +449,7 @@ def _check_lossless(source: QemuSource, stored: Facts, answers: _Answers) -> Non
             _must_equal(again, facts, f"the expansion of {model} under {machine}")
         for model, facts in answers.definition[machine].items():
             derived = derived_definition(
-                model, source.arch, answers.full(machine).get(model, {}), answers.lacking
+                model, source.kind, answers.full(machine).get(model, {}), answers.lacking
             )
             again = {**derived, **definition.facts(model, table)}
             if source.accel == "kvm" or model not in answers.first:

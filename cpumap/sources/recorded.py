@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from cpumap.arch.arch import Arch, Levels
+from cpumap.arch.known import arch_of
 from cpumap.cpu.build import Build, digest_of
 from cpumap.cpu.expansion import CpuModel, Definition, ExpansionType, Machine, Realised
 from cpumap.cpu.names import Accel, PropertyName, Value
@@ -18,14 +20,6 @@ from cpumap.sources.source import Source
 SCHEMA = "cpumap.expansions/1"
 
 
-NOT_RECORDED = frozenset({"max", "host"})
-"""Models that are whatever the host has (under tcg `max` is only what QEMU has, and recorded)."""
-
-
-AUTO_LEVEL = PropertyName("full-cpuid-auto-level")
-"""Whether QEMU raises levels for every feature, or for those of leaf 7 only."""
-
-
 _PARTS = frozenset(
     {
         "qemu", "arch", "accel", "machines", "static", "spellings", "effects", "lacking", "like", "definition", "full",
@@ -33,13 +27,6 @@ _PARTS = frozenset(
     }
 )  # fmt: skip
 """What a recording consists of, beside its schema and what was refused."""
-
-
-_OF_FEATURES_ALONE = frozenset({"level-func7"})
-"""Levels for which no model sets a floor of its own."""
-
-
-_LEVELS = ("level", "level-func7", "min-level", "min-xlevel", "min-xlevel2", "xlevel", "xlevel2")
 
 
 Facts = Mapping[str, Any]
@@ -51,13 +38,13 @@ def with_spellings(facts: dict[str, Any], spellings: Mapping[str, str]) -> dict[
 
 
 def derived_definition(
-    model: str, arch: str, full: Facts, lacking: Iterable[str]
+    model: str, arch: Arch, full: Facts, lacking: Iterable[str]
 ) -> dict[str, Any]:
     """What a definition says unless the recording says otherwise; unavailable is what the
     accelerator lacks.
     """
     return {
-        "typename": f"{model}-{arch}-cpu",
+        "typename": arch.typename(model),
         "alias_of": None,
         "migration_safe": True,
         "static": False,
@@ -90,6 +77,7 @@ class RecordedSource(Source):
         self._stored = stored
         self.version: str = stored["qemu"]
         self.arch: str = stored["arch"]
+        self.kind = arch_of(self.arch)
         self.accel: Accel = stored["accel"]
         self.label = f"recorded QEMU {self.version}"
         if vendor := self.build().vendor:
@@ -126,13 +114,14 @@ class RecordedSource(Source):
             )
         return self._defined[table]
 
-    def expand(
-        self, machine: str, model: CpuModel, kind: ExpansionType
-    ) -> Mapping[PropertyName, Value]:
+    def expand(self, machine: str, model: CpuModel, kind: ExpansionType) -> CpuModel:
+        if kind not in self.kind.expansions:
+            raise SourceError(f"{self.label}: QEMU has no {kind} expansion of {self.arch} CPUs")
         full = self._changed(self._known(self._full, model, machine), model, self._table(machine))
         if kind == "full":
-            return full
-        return {name: full[name] for name in self._stored["static"]}
+            return CpuModel(model.name, full)
+        shown = {name: full[name] for name in self._stored["static"]}
+        return CpuModel(self.kind.bare or model.name, shown)
 
     def realise(self, machine: str, model: CpuModel, *, unfiltered: bool = True) -> Realised:
         if not unfiltered:
@@ -141,7 +130,7 @@ class RecordedSource(Source):
             )
         after = self._known(self._realised, model, machine)
         given = {name: value for name, value in after.items() if name not in model.props}
-        properties = {**self.expand(machine, model, "full"), **given}
+        properties = {**self.expand(machine, model, "full").props, **given}
         filtered = {
             n: words
             for n, words in self._lacking.items()
@@ -179,9 +168,9 @@ class RecordedSource(Source):
         static expansion.
         """
         if prop.startswith("hv-"):
-            return isinstance(
-                self.expand(next(iter(self._tables)), CpuModel("base"), "full").get(prop), bool
-            )
+            plain = CpuModel(self.kind.bare or next(iter(self._stored["like"])))
+            shown = self.expand(next(iter(self._tables)), plain, "full").props
+            return isinstance(shown.get(prop), bool)
         return self._stored["spellings"].get(prop, prop) in self._stored["static"]
 
     def dependants(self, prop: PropertyName) -> tuple[PropertyName, ...]:
@@ -202,7 +191,7 @@ class RecordedSource(Source):
         table = self._table(machine)
         if model.name not in self._stored["like"]:
             raise UnknownNameError(f"{self.label} has no CPU model {model.name!r}")
-        if model.name in NOT_RECORDED and model.name not in self._stored["full"]["models"]:
+        if model.name in self.kind.host_models and model.name not in self._stored["full"]["models"]:
             raise UnknownNameError(
                 f"{model.name!r} is whatever its host has: {self.label} cannot say what that is"
             )
@@ -212,7 +201,7 @@ class RecordedSource(Source):
     def _define(self, model: str, table: str) -> Definition:
         full = self._full.facts(model, table) if self._lacking else {}
         facts = {
-            **derived_definition(model, self.arch, full, self._lacking),
+            **derived_definition(model, self.kind, full, self._lacking),
             **self._definition.facts(model, table),
         }
         return Definition(name=model, **{**facts, "unavailable": tuple(facts["unavailable"])})
@@ -250,7 +239,8 @@ class RecordedSource(Source):
             if changed.get(PropertyName(name)) is False:
                 changed |= _switches(effect, ())
         changed |= {PropertyName(name): False for name in effects["never"]}
-        changed |= _levels(full, changed, effects, canonical)
+        if self.kind.levels is not None:
+            changed |= _levels(self.kind.levels, full, changed, effects, canonical)
         again = with_spellings({str(n): v for n, v in changed.items()}, self._stored["spellings"])
         return {PropertyName(name): value for name, value in again.items()}
 
@@ -266,20 +256,21 @@ def _switches(effect: Facts, given: Iterable[str]) -> dict[PropertyName, Value]:
 
 
 def _levels(
+    levels: Levels,
     full: Mapping[PropertyName, Value],
     changed: Mapping[PropertyName, Value],
     effects: Mapping[str, Mapping[str, Facts]],
     given: Iterable[str],
 ) -> dict[PropertyName, Value]:
     """The levels as QEMU raises them for features that are on; a level given outright stays."""
-    raised = effects["always"] if changed.get(AUTO_LEVEL) is False else effects["on"]
+    raised = effects["always"] if changed.get(levels.automatic) is False else effects["on"]
     features = [
         effect for name, effect in raised.items() if changed.get(PropertyName(name)) is True
     ]
     found: dict[PropertyName, Value] = {}
-    for level in map(PropertyName, _LEVELS):
+    for level in levels.names:
         if level in full and level not in given:
-            own = 0 if level in _OF_FEATURES_ALONE else int(full[level])
+            own = 0 if level in levels.of_features_alone else int(full[level])
             found[level] = max([own, *(effect.get(level, 0) for effect in features)])
     return found
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from cpumap.cpu.build import Build
 from cpumap.cpu.expansion import CpuModel, Definition, ExpansionType, Machine, Realised
-from cpumap.cpu.names import Accel, PropertyName, Value
+from cpumap.cpu.names import Accel, PropertyName
 
 
 class Source(Protocol):
@@ -52,10 +52,10 @@ class Source(Protocol):
     def definitions(self, machine: str) -> tuple[Definition, ...]:
         """Every CPU model of query-cpu-definitions under this machine type."""
 
-    def expand(
-        self, machine: str, model: CpuModel, kind: ExpansionType
-    ) -> Mapping[PropertyName, Value]:
-        """The properties of query-cpu-model-expansion."""
+    def expand(self, machine: str, model: CpuModel, kind: ExpansionType) -> CpuModel:
+        """What query-cpu-model-expansion answers: properties, and the model that they stand on (of
+        a static expansion another one than was asked for).
+        """
 
     def realise(self, machine: str, model: CpuModel, *, unfiltered: bool = True) -> Realised:
         """The properties of the CPU that QEMU makes of this model.

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from cpumap.arch.x86.x86 import X86_64
 from cpumap.cli.main import main
 from cpumap.cpu.bits import CpuidBits, bit_numbers
 from cpumap.cpu.expansion import CpuModel
@@ -30,7 +31,7 @@ from cpumap.hosts.this_machine import this_machine
 from cpumap.libvirt.cpu_map.load import load_cpu_map
 from cpumap.libvirt.domain import parse_request
 from cpumap.qemu.qmp import Session
-from cpumap.runnable.available import HOST_MODELS, available, listed
+from cpumap.runnable.available import available, listed
 from cpumap.runnable.available_json import available_json
 from cpumap.runnable.check import Checked, check
 from cpumap.sources.attached import AttachedSource
@@ -67,7 +68,11 @@ def _models(source: QemuSource, machine: str) -> list[str]:
         return names
     dice = random.Random(f"{source.version} {source.accel}")
     runnable = [d.name for d in definitions if not d.alias_of and not d.unavailable]
-    return [dice.choice(runnable), *dice.sample(names, SAMPLE), HOST_MODELS[source.accel]]
+    return [
+        dice.choice(runnable),
+        *dice.sample(names, SAMPLE),
+        X86_64.host_passthrough[source.accel],
+    ]
 
 
 def _request(name: str, accel: Accel, *features: FeaturePolicy) -> CpuRequest:
@@ -320,7 +325,7 @@ def test_everything_that_is_available_starts_with_enforce(
         assert _starts(source, machine, f"{everything},enforce")
         best = ",".join([found.best.name, *(f"+{name}" for name in found.best.props)])
         assert _starts(source, machine, f"{best},enforce")
-        static = source.expand(machine, CpuModel("base"), "static")
+        static = source.expand(machine, CpuModel("base"), "static").props
         more = sorted(
             n for n, v in static.items() if isinstance(v, bool) and n not in found.features
         )

@@ -323,7 +323,7 @@ def test_the_machine_types_that_are_given_as_causes(
 def _changes(qemu: QemuSource, cpu_map: CpuMap, model: str, row: Difference) -> tuple[bool, bool]:
     prop = cpu_map.property_of(FeatureName(row.feature))
     before, since = (
-        qemu.expand(f"pc-i440fx-{version}", CpuModel(model), "static")[prop]
+        qemu.expand(f"pc-i440fx-{version}", CpuModel(model), "static").props[prop]
         for version in (row.before, row.since)
     )
     return bool(before), bool(since)
@@ -338,12 +338,12 @@ def test_models_have_the_features_that_qemu_says(qemus: Mapping[str, Path], ours
             model = CpuModel(definition.name)
             own = {
                 ours.feature_of(name)
-                for name, value in tcg.expand("none", model, "static").items()
+                for name, value in tcg.expand("none", model, "static").props.items()
                 if value is True
             }
             given = {
                 ours.feature_of(name)
-                for name, value in kvm.expand("none", model, "static").items()
+                for name, value in kvm.expand("none", model, "static").props.items()
                 if value is True
             }
             # tcg switches vme off in all models; a guest without vmx cannot see what vmx would
@@ -359,7 +359,7 @@ def test_models_have_the_features_that_qemu_says(qemus: Mapping[str, Path], ours
 
 def test_what_the_map_leaves_out_is_not_the_cpus(qemus: Mapping[str, Path], ours: CpuMap) -> None:
     with QemuSource(qemus["11.1"]) as qemu:
-        static = qemu.expand("none", CpuModel("base"), "static")
+        static = qemu.expand("none", CpuModel("base"), "static").props
     unknown = {
         name
         for name, value in static.items()
@@ -372,7 +372,7 @@ def test_what_the_map_leaves_out_is_not_the_cpus(qemus: Mapping[str, Path], ours
 def test_bits_are_what_a_realised_cpu_shows(qemus: Mapping[str, Path], ours: CpuMap) -> None:
     """feature-words of one CPU with everything on: 10.0's, where the map was written from 11.1."""
     with QemuSource(qemus["10.0"]) as qemu:
-        static = qemu.expand("none", CpuModel("base"), "static")
+        static = qemu.expand("none", CpuModel("base"), "static").props
         names = [
             name
             for name, value in static.items()

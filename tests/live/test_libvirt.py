@@ -18,13 +18,14 @@ from typing import Any
 import pytest
 from lxml import etree
 
+from cpumap.arch.x86.x86 import X86_64
 from cpumap.cpu.expansion import Realised
 from cpumap.cpu.explicit import ExplicitCpu
-from cpumap.cpu.names import PER_INSTANCE, Accel
+from cpumap.cpu.names import Accel
 from cpumap.libvirt.cpu_map.load import load_cpu_map
 from cpumap.libvirt.domain import parse_request
 from cpumap.libvirt.words import libvirt_map
-from cpumap.pin.resolve import ONLY_OF_HOST_MODELS, Choices, Pin
+from cpumap.pin.resolve import Choices, Pin
 from cpumap.pin.translate import explicit_cpu, write
 from cpumap.pin.write import lasting
 from cpumap.qemu.arguments import property_text
@@ -239,7 +240,7 @@ def test_guest_keeps_its_cpu(host: Host, name: str) -> None:
 
 
 def guest_visible(realised: Realised) -> dict[str, object]:
-    passing = PER_INSTANCE | ONLY_OF_HOST_MODELS
+    passing = X86_64.per_instance | X86_64.of_host_models
     return {str(name): value for name, value in realised.properties.items() if name not in passing}
 
 

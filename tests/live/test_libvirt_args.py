@@ -6,14 +6,14 @@ from __future__ import annotations
 
 import random
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
 from cpumap.cpu.expansion import CpuModel, Definition, ExpansionType, Machine
-from cpumap.cpu.names import Accel, PropertyName, Value
+from cpumap.cpu.names import Accel
 from cpumap.errors import CpumapError, ResolveError, UnknownNameError
 from cpumap.libvirt.cpu_map.load import load_cpu_map
 from cpumap.libvirt.cpu_map.map import CpuMap
@@ -316,9 +316,7 @@ class Remembering(QemuSource):
     def definitions(self, machine: str) -> tuple[Definition, ...]:
         return self.remembered(machine, lambda: super(Remembering, self).definitions(machine))
 
-    def expand(
-        self, machine: str, model: CpuModel, kind: ExpansionType
-    ) -> Mapping[PropertyName, Value]:
+    def expand(self, machine: str, model: CpuModel, kind: ExpansionType) -> CpuModel:
         asked = f"{machine} {model} {kind}"
         return self.remembered(asked, lambda: super(Remembering, self).expand(machine, model, kind))
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cpumap.arch.x86.x86 import X86_64
 from cpumap.cpu.expansion import Realised
-from cpumap.cpu.names import PER_INSTANCE
 from cpumap.pin.resolve import Choices
 from cpumap.pin.translate import translate
 from cpumap.qemu.qmp import Session
@@ -102,7 +102,7 @@ def restarted(hosts: tuple[Host, Host], document: str) -> tuple[Realised, Realis
 
 def differing(before: Realised, after: Realised) -> dict[str, object]:
     """What both have, and have differently."""
-    both = before.properties.keys() & after.properties.keys() - PER_INSTANCE
+    both = before.properties.keys() & after.properties.keys() - X86_64.per_instance
     return {
         str(name): (before.properties[name], after.properties[name])
         for name in both

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cpumap.arch.arch import JUDGES
 from cpumap.cpu.expansion import CpuModel, Expansion
 from cpumap.cpu.explicit import ExplicitCpu
 from cpumap.cpu.names import PropertyName
@@ -19,7 +20,7 @@ from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.pin.compact import changing_properties
 from cpumap.pin.expand import default_request, expand
 from cpumap.pin.resolve import Choices, resolve
-from cpumap.proof.verify import JUDGES, Place, Report, verify
+from cpumap.proof.verify import Place, Report, verify
 from cpumap.sources.live import QemuSource
 from cpumap.sources.platform import Platform
 

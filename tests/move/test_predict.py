@@ -11,6 +11,7 @@ import pytest
 from cpumap.cpu.bits import bit_numbers
 from cpumap.cpu.expansion import CpuModel, Expansion
 from cpumap.cpu.explicit import ExplicitCpu
+from cpumap.cpu.machine_type import release
 from cpumap.cpu.names import PropertyName
 from cpumap.cpu.request import CpuRequest
 from cpumap.cpu.topology import Topology
@@ -101,10 +102,10 @@ def test_a_model_that_the_target_lacks_stands_on_base(
 
 
 def test_machine_of_release(new: RecordedSource) -> None:
-    assert machine_of_release(new, "5.2") == "pc-q35-5.2"
-    assert machine_of_release(new, "5.3") == "pc-q35-5.2"
-    assert machine_of_release(new, "1.0") == "pc-q35-2.4"
-    assert machine_of_release(new, "11.1") == "pc-q35-7.2"
+    assert machine_of_release(new, release("5.2")) == "pc-q35-5.2"
+    assert machine_of_release(new, release("5.3")) == "pc-q35-5.2"
+    assert machine_of_release(new, release("1.0")) == "pc-q35-2.4"
+    assert machine_of_release(new, release("11.1")) == "pc-q35-7.2"
 
 
 def test_has_cache_table(new: RecordedSource) -> None:

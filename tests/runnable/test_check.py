@@ -52,7 +52,7 @@ def _feature(name: str, policy: Policy = "require") -> FeaturePolicy:
 
 def _host(*names: str, **changes: Any) -> bytes:
     """A saved host: what KVM gives everywhere, the features of qemu64, and these."""
-    of_model = KVM.expand(MACHINE, CpuModel("qemu64-v1"), "static")
+    of_model = KVM.expand(MACHINE, CpuModel("qemu64-v1"), "static").props
     features = {name for name, value in of_model.items() if value is True} | set(names)
     found = Available(
         context=Context("7.2.22", "x86_64", MACHINE, "kvm"),
@@ -420,11 +420,11 @@ def test_what_tcg_can_enable() -> None:
     made of just that.
     """
     found = available(Platform(TCG, CPU_MAP, MACHINE), UNKNOWN_MACHINE)
-    most = TCG.expand(MACHINE, CpuModel("max"), "static")
+    most = TCG.expand(MACHINE, CpuModel("max"), "static").props
     assert {name for name, value in most.items() if value is True} <= found.features
     asked = CpuModel("base", dict.fromkeys(sorted(found.features), True))
     assert not TCG.realise(MACHINE, asked).filtered
-    best = TCG.expand(MACHINE, found.best, "static")
+    best = TCG.expand(MACHINE, found.best, "static").props
     assert {name for name, value in best.items() if value is True} == listed(found, "best")
     assert not found.breaches
     assert found.emulated is None
@@ -434,10 +434,13 @@ def test_the_best_model_needs_the_fewest_additions() -> None:
     found = available(Platform(TCG, CPU_MAP, MACHINE), UNKNOWN_MACHINE)
     for name, lacking in found.models.items():
         own = {
-            n for n, value in TCG.expand(MACHINE, CpuModel(name), "static").items() if value is True
+            n
+            for n, value in TCG.expand(MACHINE, CpuModel(name), "static").props.items()
+            if value is True
         }
         same_vendor = (
-            TCG.expand(MACHINE, CpuModel(name), "full")[PropertyName("vendor")] == found.vendor
+            TCG.expand(MACHINE, CpuModel(name), "full").props[PropertyName("vendor")]
+            == found.vendor
         )
         if not lacking and same_vendor:
             assert len(found.features - own) >= len(found.best.props), name

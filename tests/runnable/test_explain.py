@@ -56,7 +56,7 @@ def test_models_are_those_that_the_recording_shows() -> None:
         for table in list(source.tables())[::5]:
             for definition in source.definitions(table)[::7]:
                 if definition.name not in ("host", "max"):
-                    full = source.expand(table, CpuModel(definition.name), "full")
+                    full = source.expand(table, CpuModel(definition.name), "full").props
                     assert (table in with_it.get(definition.name, ())) == full[
                         PropertyName(name)
                     ], definition.name
@@ -101,10 +101,12 @@ def test_every_feature_is_described() -> None:
     for path in (found.path for found in shipped()):
         source = RecordedSource(path)
         machine, base = find_machine(source, None).name, CpuModel("base")
-        full = {name for name in source.expand(machine, base, "full") if name.startswith("hv-")}
+        full = {
+            name for name in source.expand(machine, base, "full").props if name.startswith("hv-")
+        }
         static = {
             name
-            for name, value in source.expand(machine, base, "static").items()
+            for name, value in source.expand(machine, base, "static").props.items()
             if isinstance(value, bool)
         }
         names = {name for name in full | static if source.knows(name)}

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cpumap.arch.x86.x86 import X86_64
 from cpumap.cpu.expansion import CpuModel
 from cpumap.cpu.machine_type import release
 from cpumap.cpu.names import Accel, PropertyName
@@ -103,8 +104,10 @@ def test_every_model_answers_under_every_machine_type(path: Path) -> None:
                 with pytest.raises(UnknownNameError, match="whatever its host has"):
                     source.expand(machine, CpuModel(definition.name), "full")
                 continue
-            full = source.expand(machine, CpuModel(definition.name), "full")
-            assert set(source.expand(machine, CpuModel(definition.name), "static")) < set(full)
+            full = source.expand(machine, CpuModel(definition.name), "full").props
+            assert set(source.expand(machine, CpuModel(definition.name), "static").props) < set(
+                full
+            )
             assert set(full) <= set(source.realise(machine, CpuModel(definition.name)).properties)
 
 
@@ -113,11 +116,11 @@ def test_spellings_are_those_that_resolve_knows(path: Path) -> None:
     """The recording found other spellings by switching properties; resolve knows them by rule."""
     source = RecordedSource(path)
     machine = next(iter(source.tables()))
-    full = source.expand(machine, CpuModel("base"), "full")
-    static = source.expand(machine, CpuModel("base"), "static")
+    full = source.expand(machine, CpuModel("base"), "full").props
+    static = source.expand(machine, CpuModel("base"), "static").props
     spellings = json.loads(path.read_text())["spellings"]
-    assert canonical_names(full, static).isdisjoint(spellings)
-    assert set(spellings.values()) <= canonical_names(full, static)
+    assert canonical_names(full, static, X86_64).isdisjoint(spellings)
+    assert set(spellings.values()) <= canonical_names(full, static, X86_64)
 
 
 @pytest.mark.parametrize(
@@ -166,10 +169,10 @@ def test_changed_models_answer_as_qemu_does(qemu: Path, accel: Accel) -> None:
             for model, answer in zip(
                 models, live.expand_many(machine, models, "full"), strict=True
             ):
-                mine = recorded.expand(machine, model, "full")
+                mine = recorded.expand(machine, model, "full").props
                 unlike = {
                     name: (mine.get(name), value)
-                    for name, value in answer.items()
+                    for name, value in answer.props.items()
                     if mine.get(name) != value
                 }
                 assert not unlike, f"{model} under {machine}: (recorded, QEMU) {unlike}"
@@ -181,7 +184,7 @@ def _changed(source: RecordedSource, machine: str, dice: random.Random) -> CpuMo
         for definition in source.definitions(machine)
         if definition.name not in ("host", "max")
     ]
-    static = source.expand(machine, CpuModel("base"), "static")
+    static = source.expand(machine, CpuModel("base"), "static").props
     features = [
         name
         for name, value in static.items()
@@ -192,5 +195,5 @@ def _changed(source: RecordedSource, machine: str, dice: random.Random) -> CpuMo
         map(PropertyName, dice.sample(["vmx", "svm", "avx", "xsave", "avx512f"], 1)), True
     )
     name = dice.choice(names)
-    vendor = source.expand(machine, CpuModel(name), "full")[PropertyName("vendor")]
+    vendor = source.expand(machine, CpuModel(name), "full").props[PropertyName("vendor")]
     return CpuModel(name, {**props, PropertyName("vendor"): vendor} if vendor else props)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from cpumap.arch.arch import Arch, Levels
 from cpumap.cpu.names import FeatureName, Property, PropertyName, Value
+from cpumap.cpu.origin import origin
 from cpumap.cpu.request import CpuRequest
 
 _DEFAULT_HV_VENDOR = "Microsoft Hv"
@@ -60,14 +61,13 @@ def _words(request: CpuRequest) -> Iterable[Property]:
 def _cache(request: CpuRequest) -> Iterable[Property]:
     if request.cache is None:
         return
+    said = origin("element", f"cache {request.cache.mode}")
     host = request.mode in ("host-passthrough", "maximum")
     if request.cache.mode == "passthrough":
-        yield Property(PropertyName("host-cache-info"), True, "cache passthrough")
+        yield Property(PropertyName("host-cache-info"), True, said)
     elif host:
-        yield Property(PropertyName("host-cache-info"), False, f"cache {request.cache.mode}")
-    yield Property(
-        PropertyName("l3-cache"), request.cache.mode == "emulate", f"cache {request.cache.mode}"
-    )
+        yield Property(PropertyName("host-cache-info"), False, said)
+    yield Property(PropertyName("l3-cache"), request.cache.mode == "emulate", said)
 
 
 def _phys_bits(request: CpuRequest) -> Iterable[Property]:
@@ -75,11 +75,14 @@ def _phys_bits(request: CpuRequest) -> Iterable[Property]:
     if wanted is None:
         return
     if wanted.mode == "passthrough":
-        yield Property(PropertyName("host-phys-bits"), True, "maxphysaddr passthrough")
+        said = origin("element", "maxphysaddr passthrough")
+        yield Property(PropertyName("host-phys-bits"), True, said)
         if wanted.limit is not None:
-            yield Property(PropertyName("host-phys-bits-limit"), wanted.limit, "maxphysaddr limit")
+            said = origin("element", "maxphysaddr limit")
+            yield Property(PropertyName("host-phys-bits-limit"), wanted.limit, said)
     elif wanted.bits is not None:
-        yield Property(PropertyName("phys-bits"), wanted.bits, "maxphysaddr emulate")
+        said = origin("element", "maxphysaddr emulate")
+        yield Property(PropertyName("phys-bits"), wanted.bits, said)
 
 
 X86_64 = Arch(
@@ -139,6 +142,4 @@ X86_64 = Arch(
 )
 
 
-I686 = replace(
-    X86_64, name="i686", target="i386", cpu_type="i386-cpu", default_model="qemu32"
-)
+I686 = replace(X86_64, name="i686", target="i386", cpu_type="i386-cpu", default_model="qemu32")

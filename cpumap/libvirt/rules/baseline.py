@@ -12,13 +12,7 @@ from cpumap.errors import InputError, ResolveError
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.rules.compare import features_of_cpu
 from cpumap.libvirt.rules.decode import NO_BLOCKERS, Blockers, Known, best_fit, guest_policies
-
-NEVER_GIVEN = frozenset(
-    FeatureName(name) for name in ("cmt", "mbm_total", "mbm_local", "osxsave", "ospke")
-)
-"""Features of a host that no guest is given: resource monitoring, and what only a guest's kernel
-can switch on.
-"""
+from cpumap.libvirt.words import NEVER_PASSED
 
 
 def baseline(
@@ -53,13 +47,13 @@ def baseline(
         raise ResolveError("the CPUs are incompatible: they have no feature in common")
     own = {cpu.model for cpu in cpus if cpu.model is not None}
     fit = best_fit(Known(common, vendor), cpu_map, "guest", models, own, blockers)
-    listed = tuple(f for f in guest_policies(fit, cpu_map) if f.name not in NEVER_GIVEN)
+    listed = tuple(f for f in guest_policies(fit, cpu_map) if f.name not in NEVER_PASSED)
     if migratable:
         listed = _migratable(
             listed, cpu_map.ordered(fit.model.features & cpu_map.blocking), cpu_map
         )
     cpu = CpuRequest(
-        arch=cpus[0].arch,
+        arch=next((cpu.arch for cpu in cpus if cpu.arch), None),
         mode="custom",
         match="exact",
         model=fit.model.name,

@@ -5,20 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from cpumap.arch.known import runs
 from cpumap.cpu.host import Cpu, HostCpu
 from cpumap.cpu.names import FeatureName
 from cpumap.cpu.request import CpuRequest, FeaturePolicy, Policy
 from cpumap.libvirt.cpu_map.map import CpuMap
 
 Verdict = Literal["identical", "superset", "incompatible"]
-
-
-COMPATIBLE = {
-    "x86_64": ("x86_64", "i686"),
-    "ppc64": ("ppc64", "ppc64le"),
-    "ppc64le": ("ppc64", "ppc64le"),
-}
-"""Architecture of a host → those of the guests that it runs; any other runs its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +41,7 @@ def compare(host: HostCpu, cpu: Cpu, cpu_map: CpuMap) -> Comparison:
     """Whether the host can provide the CPU. Raises `UnknownNameError` for a model or feature that the
     map lacks.
     """
-    if cpu.arch not in COMPATIBLE.get(host.arch, (host.arch,)):
+    if not runs(host.arch, cpu.arch):
         return Comparison("incompatible", f"CPU arch {cpu.arch} does not match host arch")
     if cpu.vendor and cpu.vendor != host.vendor:
         return Comparison(
