@@ -3,6 +3,13 @@
 # checked), and unpacked, not installed: no root needed, and no maintainer script runs.
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 
+# One at a time fills a directory.
+lock() {
+  mkdir -p "$1"
+  exec {lock_file}> "$1/.lock"
+  flock "$lock_file"
+}
+
 mirror() {
   echo "${CPUMAP_DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null |
     grep -v security | grep -m1 '/debian/\?$' || true)}"
@@ -37,7 +44,7 @@ fetch_packages() {
     -o "Dir::Etc::sourcelist=$state/sources.list" -o Dir::Etc::sourceparts=/dev/null
     -o Dir::Etc::preferences=/dev/null -o Dir::Etc::preferencesparts=/dev/null
     -o "APT::Default-Release=${suites##* }" -o APT::Architecture=amd64 -o APT::Architectures=amd64
-    -o APT::Sandbox::User= -o Acquire::Languages=none -o Acquire::Check-Valid-Until=false)
+    -o APT::Sandbox::User= -o Acquire::Languages=none -o Acquire::Retries=3 -o Acquire::Check-Valid-Until=false)
   "${apt[@]}" update >&2 &&
     "${apt[@]}" install --yes --no-install-recommends --download-only "$@" >&2
 }
@@ -48,27 +55,35 @@ finish() { :; }
 # Puts the packages into a directory, in place of an older one only when all of them are there.
 #   unpack ROOT "SUITE..." PACKAGE...
 unpack() {
-  local root=$1 part=$1.part package
-  shift
-  rm -rf "$part"
-  # Debian's merged /usr: what one release has in /lib, the next has in /usr/lib.
-  mkdir -p "$part/usr"/{bin,sbin,lib,lib64}
-  for package in bin sbin lib lib64; do ln -s "usr/$package" "$part/$package"; done
-  fetch_packages "$part/apt" "$@" || return
-  for package in "$part"/apt/archives/*.deb; do
-    dpkg-deb --fsys-tarfile "$package" | tar --extract --directory "$part" --keep-directory-symlink || return
-  done
-  rm -r "$part/apt"
-  finish "$part" || return
-  contents "$@" > "$part/.contents"
+  local root=$1
+  rm -rf "$root.part"
+  if ! fill "$root.part" "${@:2}"; then
+    say "$root: not unpacked"
+    rm -rf "$root.part"
+    return 1
+  fi
   rm -rf "$root.old"
   [ ! -e "$root" ] || mv "$root" "$root.old"
-  mv "$part" "$root"
+  mv "$root.part" "$root"
   rm -rf "$root.old"
 }
 
-# What names the contents of a directory: another list of packages is another directory.
-contents() { printf '%s\n' "$@"; }
+fill() {
+  local part=$1 package
+  shift
+  # Debian's merged /usr: what one release has in /lib, the next has in /usr/lib.
+  mkdir -p "$part/usr"/{bin,sbin,lib,lib64} || return
+  for package in bin sbin lib lib64; do ln -s "usr/$package" "$part/$package" || return; done
+  fetch_packages "$part/apt" "$@" || return
+  for package in "$part"/apt/archives/*.deb; do
+    dpkg-deb --fsys-tarfile "$package" |
+      tar --extract --directory "$part" --keep-directory-symlink --exclude=./usr/share/{doc,man,locale}/'*' || return
+  done
+  rm -r "$part/apt" && finish "$part" && contents "$@" > "$part/.contents"
+}
+
+# What names the contents of a directory: other packages, or a script that makes something else of them ($layout).
+contents() { printf '%s\n' "layout ${layout:-1}" "$@"; }
 
 # True when the directory already has what `unpack` with these arguments would put there.
 is_unpacked() {
@@ -76,3 +91,5 @@ is_unpacked() {
   shift
   [ "$(cat "$root/.contents" 2>/dev/null)" = "$(contents "$@")" ]
 }
+
+say_missing() { [ $# = 0 ] || say "MISSING: $* (a mirror may have a newer one in its place now)"; }
