@@ -82,14 +82,6 @@ log_outputs = "3:file:/{log}"
 host_uuid = "{uuid}"
 """
 
-EMULATOR = """#!/bin/sh
-exec unshare --mount sh -c 'for modules in /usr/lib/*/qemu; do mount --bind {empty} "$modules"; done
-exec {binary} "$@"' sh "$@"
-"""
-"""A QEMU beside the distribution's own, kept from loading the modules of that one, at which it
-aborts.
-"""
-
 
 @dataclass(frozen=True, slots=True)
 class Daemon:
@@ -128,13 +120,7 @@ class Daemon:
 
     def emulator(self, binary: Path) -> str:
         """A path that this libvirtd can start the QEMU binary by."""
-        if binary.resolve().parent == Path("/usr/bin"):
-            return str(binary.resolve())
-        script = self.root / binary.name
-        (self.root / "empty").mkdir(exist_ok=True)
-        script.write_text(EMULATOR.format(empty=self.root / "empty", binary=binary))
-        script.chmod(0o755)
-        return str(script)
+        return str(binary.resolve())
 
     def open(self) -> libvirt.virConnect:
         """A connection, as soon as it answers."""
