@@ -30,7 +30,7 @@ from cpumap.cpu.topology import Topology
 from cpumap.errors import DomainError, InputError
 from cpumap.libvirt.layout import QEMU_NAMESPACE, WRAPPERS
 from cpumap.libvirt.settings import domain_settings
-from cpumap.qemu.cpu_option import cpu_globals, parse_cpu_option
+from cpumap.qemu.cpu_option import cpu_globals, option_name, parse_cpu_option
 from cpumap.system.xml_document import Document, c_integer, first_child, read_input
 
 NAMESPACES = re.compile(r"""\sxmlns:[^=\s]+=(?:"[^"]*"|'[^']*')""")
@@ -188,12 +188,13 @@ def _with_commandline(document: Document, commandline: Any, request: CpuRequest)
     arguments = [
         argument.get("value", "") for argument in commandline.findall(f"{{{QEMU_NAMESPACE}}}arg")
     ]
+    options = [(option_name(option), value) for option, value in pairwise(arguments)]
     where = document.where(commandline)
-    for text in [value for option, value in pairwise(arguments) if option == "-cpu"][-1:]:
+    for text in [value for option, value in options if option == "-cpu"][-1:]:
         request = _overridden(
             request, parse_cpu_option(text, name=document.name, line=commandline.sourceline)
         )
-    values = [value for option, value in pairwise(arguments) if option == "-global"]
+    values = [value for option, value in options if option == "-global"]
     said = {setting.name for setting in request.settings}
     settings: dict[str, Property] = {}
     for driver, key, value in cpu_globals(values, where):

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from cpumap.errors import DomainError
 from cpumap.libvirt.layout import ANCHORS, QEMU_NAMESPACE, Layout, Span, read_layout
-from cpumap.qemu.cpu_option import CPU_TYPENAME
+from cpumap.qemu.cpu_option import is_cpu_argument
 
 MACHINE = re.compile(r"""\smachine\s*=\s*(["'])(.*?)\1""", re.DOTALL)
 
@@ -157,9 +157,7 @@ class _Editor:
         """The `-cpu` arguments, and the `-global` ones for CPU typenames, each with its value."""
         former: list[Span] = []
         for (option, text), (value, setting) in pairwise(self.layout.arguments):
-            if text == "-cpu" or (
-                text == "-global" and CPU_TYPENAME.fullmatch(setting.partition(".")[0])
-            ):
+            if is_cpu_argument(text, setting):
                 former += [option, value]
         return former
 

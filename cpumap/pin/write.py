@@ -102,10 +102,11 @@ def domain_xml(
     """The domain document with this CPU in it, every byte outside `<cpu>` and `<qemu:commandline>`
     as it was.
 
-    What `<cpu>` has no words for goes to `<qemu:commandline>` as `-global`. For a CPU on `base`, or
-    on a model that libvirt does not have, a full `-cpu` follows libvirt's own, and QEMU takes the
-    last: `<cpu>` then says what the guest has as far as libvirt has words for it, and else stays as
-    it was. `machine` is a new machine type.
+    What `<cpu>` has no words for goes to `<qemu:commandline>` as `-global`. For a CPU on `base`, on
+    a model that libvirt does not have, or unlike what the rest of the document says, a full `-cpu`
+    follows libvirt's own, and QEMU takes the last: `<cpu>` then says what the guest has as far as
+    libvirt has words for it, and else stays as it was, as it does where the guest had a `-cpu` of
+    its own. `machine` is a new machine type.
     """
     from cpumap.libvirt.domain import cpu_children
     from cpumap.libvirt.edit import replace_cpu
@@ -128,15 +129,36 @@ def domain_parts(
     The arguments are for the type that all CPU models of one QEMU inherit from, `x86_64-cpu`.
     """
     cpu = lasting(cpu)
+    if _is_own_option(cpu):
+        return None, explicit_arguments(cpu)
     arch = arch_of(cpu.context.arch)
     model = libvirt_model(cpu, cpu_map)
     element = cpu_xml(cpu, cpu_map, kept) if model else None
-    if model is None or cpu.model in arch.without_features:
+    if model is None or cpu.model in arch.without_features or _is_overruled(cpu):
         return element, explicit_arguments(cpu)
     outside = {prop.name: prop.value for prop in beyond_cpu_xml(cpu, cpu_map)}
     beside, machine = _placed(outside, arch)
     generic = cpu.typename.removeprefix(f"{cpu.model}-")
     return element, [*global_arguments(generic, beside), *machine_arguments(machine)]
+
+
+def _is_own_option(cpu: ExplicitCpu) -> bool:
+    """Whether the guest has a `-cpu` of its own: nothing that libvirt says of the CPU is heeded
+    then, and so nothing of it is changed.
+    """
+    return cpu.request.mode is not None and not cpu.request.by_libvirt
+
+
+def _is_overruled(cpu: ExplicitCpu) -> bool:
+    """Whether the document sets something, outside `<cpu>`, to another value than the guest is to
+    have: libvirt's own `-cpu` would say it, and beat any `-global`.
+    """
+    values = cpu.values
+    return any(
+        property_text(values.get(setting.name, False)) != property_text(setting.value)
+        for setting in cpu.request.settings
+        if setting.origin.kind == "element"
+    )
 
 
 def lasting(cpu: ExplicitCpu) -> ExplicitCpu:

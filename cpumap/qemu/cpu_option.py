@@ -91,7 +91,7 @@ def _options(text: str, where: str) -> dict[str, list[str]]:
     except ValueError as err:
         raise DomainError(f"not a command line: {err}", where) from err
     for option, value in zip(words, [*words[1:], ""], strict=True):
-        option = {"--cpu": "-cpu", "-M": "-machine", "--machine": "-machine"}.get(option, option)
+        option = "-machine" if option_name(option) == "-M" else option_name(option)
         if option == "-enable-kvm":
             options["-accel"].append("kvm")
         elif option in options:
@@ -116,14 +116,34 @@ def _pieces(pieces: list[str], where: str) -> dict[str, Value]:
 
 
 def cpu_globals(values: list[str], where: str) -> Iterator[tuple[str, str, Value]]:
-    """Driver, property and value of every `-global driver.property=value` for a CPU; others are
-    none of the CPU's.
-    """
+    """Driver, property and value of every `-global` for a CPU; others are none of the CPU's."""
     for text in values:
-        path, _, value = text.partition("=")
-        driver, _, key = path.partition(".")
+        driver, key, value = _global_parts(text)
         if CPU_TYPENAME.fullmatch(driver):
             yield driver, *_typed(_property_name(key, where), value, where)
+
+
+def is_cpu_argument(option: str, value: str) -> bool:
+    """Whether this option of QEMU's and its value say something of the CPU."""
+    name = option_name(option)
+    return name == "-cpu" or (
+        name == "-global" and CPU_TYPENAME.fullmatch(_global_parts(value)[0]) is not None
+    )
+
+
+def option_name(word: str) -> str:
+    """An option with one dash: QEMU takes two as well."""
+    return word[1:] if word.startswith("--") else word
+
+
+def _global_parts(text: str) -> tuple[str, str, str]:
+    """Driver, property and value: `driver.property=value`, or each by its name."""
+    if text.startswith("driver="):
+        named = dict(piece.partition("=")[::2] for piece in text.split(",", 2))
+        return named.get("driver", ""), named.get("property", ""), named.get("value", "")
+    path, _, value = text.partition("=")
+    driver, _, key = path.partition(".")
+    return driver, key, value
 
 
 def _property_name(text: str, where: str) -> str:

@@ -148,6 +148,45 @@ CASES = {
         release="11.1",
         vcpu=4,
     ),
+    "own-cpu": Case(
+        model("Haswell"),
+        features="<pmu state='on'/>",
+        arguments=("-cpu", "Penryn,vendor=GenuineIntel,+ssse3,+popcnt,vmware-cpuid-freq=on,check"),
+        pins=BOTH,
+    ),
+    "own-cpu-kvm": Case(
+        "<cpu mode='host-passthrough' check='none'><cache mode='passthrough'/></cpu>",
+        features="<hyperv><relaxed state='on'/><spinlocks state='on' retries='8191'/></hyperv>"
+        "<kvm><hidden state='on'/></kvm>",
+        kind="kvm",
+        clock="<timer name='kvmclock' present='no'/>",
+        vcpu=4,
+        arguments=("-cpu", "Penryn,kvm=on,vendor=GenuineIntel,+ssse3"),
+    ),
+    "own-cpu-twice": Case(
+        arguments=("-cpu", "EPYC", "--cpu", "Nehalem,level=10", "--global", "x86_64-cpu.level=9"),
+    ),
+    "own-cpu-globals": Case(
+        "<cpu mode='maximum'/>",
+        arguments=(
+            "-global",
+            "driver=Opteron_G3-x86_64-cpu,property=xlevel,value=0x8000001a",
+            "-cpu",
+            "Opteron_G3",
+        ),
+    ),
+    "own-globals": Case(
+        model("Opteron_G3"),
+        arguments=(
+            "--global",
+            "driver=Opteron_G3-x86_64-cpu,property=xlevel,value=0x8000001a",
+            "-global",
+            "x86_64-cpu.level=9",
+        ),
+    ),
+    "own-cpu-libvirt-lacks": Case(
+        model("Westmere"), "pc-q35-11.1", release="11.1", arguments=("-cpu", "base,+avx,level=13")
+    ),
     "11.1-custom": Case(model("Penryn"), "pc-i440fx-9.2", release="11.1", pins=("custom",)),
 }
 

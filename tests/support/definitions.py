@@ -23,9 +23,12 @@ class Case:
     release: str = "7.2"
     pins: tuple[Pin, ...] = ("model",)
     arch: str = "x86_64"
+    arguments: tuple[str, ...] = ()
+    """QEMU arguments of the user's own."""
 
     def xml(self, name: str, emulator: str, monitor: Path) -> str:
         """The domain; the guest's QMP socket is a QEMU argument of the user's own, to be kept."""
+        own = "".join(f"<qemu:arg value='{argument}'/>" for argument in self.arguments)
         return (
             f"<domain type='{self.kind}' "
             f"xmlns:qemu='{NAMESPACE}'><name>{name}</name><memory>131072</memory>"
@@ -37,7 +40,7 @@ class Case:
             "<memballoon model='none'/></devices>"
             "<qemu:commandline><qemu:arg value='-qmp'/><qemu:arg "
             f"value='unix:{monitor},server=on,wait=off'/>"
-            "</qemu:commandline></domain>"
+            f"{own}</qemu:commandline></domain>"
         )
 
 
