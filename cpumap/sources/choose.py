@@ -91,7 +91,8 @@ def started(binary: str, accel: Accel, *, cache: bool = True) -> Source:
     cache.
     """
     if cache:
-        from cpumap.sources.cached import CachedSource, cache_directory
+        from cpumap.sources.cached import CachedSource
+        from cpumap.sources.kept import cache_directory
 
         return CachedSource(binary, accel, cache_directory())
     from cpumap.sources.live import QemuSource

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from cpumap.errors import SourceError
+from cpumap.system.trust import reason_not_to_obey
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -40,10 +41,14 @@ def _replace(target: Path, content: bytes) -> None:
     sync_directory(target.parent)
 
 
-def read_regular(path: Path, limit: int) -> bytes:
-    """The bytes of a regular file, at most `limit`; never waits for a pipe. Errors: `OSError`."""
-    handle = open_regular(path, os.O_RDONLY)
+def read_regular(path: Path, limit: int, *, own: bool = False) -> bytes:
+    """The bytes of a regular file, at most `limit`; never waits for a pipe. With `own`, no link
+    leads to it and nobody but the caller and root can write it. Errors: `OSError`.
+    """
+    handle = open_regular(path, os.O_RDONLY | (os.O_NOFOLLOW if own else 0))
     with os.fdopen(handle, "rb") as stream:
+        if own and reason_not_to_obey(path, handle):
+            raise OSError(errno.EPERM, "not the caller's own", str(path))
         data = stream.read(limit + 1)
     if len(data) > limit:
         raise OSError(errno.EFBIG, f"too large: the limit is {limit // 2**20} MiB", str(path))

@@ -4,6 +4,7 @@ the way; a complaint names the file and the place in it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -85,6 +86,18 @@ class Shaped(Frozen):
         return self.value
 
     @property
+    def nothing(self) -> None:
+        """The value as null."""
+        if self.value is not None:
+            raise self.error("null")
+
+    def among(self, choices: tuple[Any, ...]) -> Any:
+        """The value as one of these."""
+        if self.value not in choices or isinstance(self.value, bool):
+            raise self.error(" or ".join(map(repr, choices)))
+        return self.value
+
+    @property
     def texts(self) -> tuple[str, ...]:
         """The value as a list of texts."""
         return tuple(entry.text for entry in self.entries())
@@ -100,6 +113,16 @@ class Shaped(Frozen):
     def values(self) -> dict[PropertyName, Value]:
         """The value as CPU properties."""
         return {PropertyName(name): entry.scalar for name, entry in self.items()}
+
+
+def read_json(data: bytes | str, source: str, error_class: type[Exception] = InputError) -> Shaped:
+    """JSON from outside, to be taken apart. The error says what is wrong with it, and where."""
+    try:
+        return at_top(json.loads(data), source, error_class)
+    except RecursionError as err:
+        raise error_class(f"{source}: not JSON: too deep") from err
+    except ValueError as err:  # also of bytes that are no text, and of numbers with 5,000 digits
+        raise error_class(f"{source}: not JSON: {err}") from err
 
 
 def at_top(value: Any, source: str, error_class: type[Exception] = InputError) -> Shaped:

@@ -42,10 +42,31 @@ def reason_not_to_obey(path: Path, handle: int) -> str:
     return _of_others(path, os.fstat(handle))
 
 
-def _of_others(place: Path, status: os.stat_result) -> str:
+def reason_not_to_keep(directory: Path) -> str:
+    """Why nothing may be kept in a directory, which need not be there yet; empty when it may.
+
+    It may where nobody but root and the caller can put another one in its place: a sticky directory
+    above it is enough for that, if what is in it is the caller's. It itself is the caller's alone.
+    """
+    place, status = Path("/"), Path("/").lstat()
+    try:
+        for place, status in _steps(directory):
+            if reason := _of_others(place, status, sticky=place != directory):
+                return reason
+    except FileNotFoundError:
+        return ""
+    except OSError as err:
+        return err.strerror or str(err)
+    if status.st_uid != os.geteuid():
+        return f"{place} is not the caller's own"
+    return _of_others(place, status)
+
+
+def _of_others(place: Path, status: os.stat_result, *, sticky: bool = False) -> str:
     if status.st_uid not in (0, os.geteuid()):
         return f"{place} belongs to another user"
-    if status.st_mode & _OTHERS_WRITE and not stat.S_ISLNK(status.st_mode):
+    safe = stat.S_ISLNK(status.st_mode) or (sticky and status.st_mode & stat.S_ISVTX)
+    if status.st_mode & _OTHERS_WRITE and not safe:
         return f"{place} can be written by others"
     return ""
 
