@@ -5,12 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import pytest
-
-if TYPE_CHECKING:
-    from _pytest.mark import ParameterSet
 
 QEMUS = Path(os.environ.get("CPUMAP_QEMUS") or Path.home() / ".cache/cpumap-qemus")
 LIBVIRTS = Path(os.environ.get("CPUMAP_LIBVIRTS") or Path.home() / ".cache/cpumap-libvirts")
@@ -40,6 +37,6 @@ Tests with the marker `needs` of such a thing are left out.
 """
 
 
-def needing(kind: Literal["qemu", "libvirt"], names: Sequence[str]) -> list[ParameterSet]:
+def needing(kind: Literal["qemu", "libvirt"], names: Sequence[str]) -> list[pytest.ParameterSet]:
     """The names as parameters of a test or fixture, each with the marker of what it needs."""
     return [pytest.param(name, marks=pytest.mark.needs(f"{kind}-{name}")) for name in names]
