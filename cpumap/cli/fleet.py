@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -206,10 +207,9 @@ def _groups(
 
 def written(writer: Writer, group: list[Converted]) -> list[Converted]:
     """The group with its new documents on disk, or the reasons why not."""
-    outcomes = writer.write([(item.source, item.outcome, item.stamp, item.old) for item in group])
     return [
-        Converted(item.source, outcome, item.old, item.stamp, item.outcome.content)
-        for item, outcome in zip(group, outcomes, strict=True)
+        item if outcome is item.outcome else replace(item, outcome=outcome)
+        for item, outcome in zip(group, writer.write(group), strict=True)
     ]
 
 
@@ -250,8 +250,8 @@ def _writer(
     journal = None
     try:
         journal = Journal(directories[0] / JOURNAL, _options(arguments), resume=arguments.resume)
-        writer = Writer(destination, journal)
-        yield writer
+        with closing(Writer(destination, journal)) as writer:
+            yield writer
         if writer.complete:
             journal.remove()
         else:

@@ -33,7 +33,7 @@ class Input:
     name: str
     place: str
     """Its path below an output or backup directory."""
-    path: Path | None = None
+    path: str | None = None
     """None: `data` holds it, a member of an archive."""
     data: bytes | None = None
     skip: str = ""
@@ -63,7 +63,7 @@ def _from_path(path: Path, place: str) -> Iterator[Input]:
         with path.open("rb") as stream:
             yield from _from_tar(stream, str(path))
     else:
-        yield Input(str(path), path.name, path)
+        yield Input(str(path), path.name, str(path))
 
 
 def _is_tar(path: Path) -> bool:
@@ -80,15 +80,16 @@ def _from_directory(directory: Path, place: str) -> Iterator[Input]:
     except OSError as err:
         yield Input(str(directory), place, problem=err.strerror or str(err))
         return
+    within = str(directory / "_")[:-1]
     for entry in entries:
-        path, below = directory / entry.name, f"{place}/{entry.name}" if place else entry.name
+        path, below = within + entry.name, f"{place}/{entry.name}" if place else entry.name
         if entry.is_dir(follow_symlinks=False):
             if entry.name in LEFT_ALONE:
-                yield Input(str(path), below, skip="left alone")
+                yield Input(path, below, skip="left alone")
             elif not entry.name.startswith("."):
-                yield from _from_directory(path, below)
+                yield from _from_directory(Path(path), below)
         elif entry.name.endswith(".xml") and not entry.name.startswith("."):
-            yield Input(str(path), below, path)
+            yield Input(path, below, path)
 
 
 def _from_stdin(stdin: IO[bytes]) -> Iterator[Input]:
@@ -108,7 +109,7 @@ def _from_stdin(stdin: IO[bytes]) -> Iterator[Input]:
         elif path.is_dir():
             yield from _from_directory(path, place)
         else:
-            yield Input(name, place, path)
+            yield Input(name, place, name)
 
 
 class _Peeked:
@@ -158,8 +159,8 @@ def _member(archive: tarfile.TarFile, member: tarfile.TarInfo, archive_name: str
     return Input(name, str(place), data=stream.read() if stream else b"")
 
 
-def read_whole(path: Path) -> tuple[bytes, Stamp]:
-    """The bytes of a regular file and its stamp, nobody having written to it meanwhile.
+def read_whole(path: str) -> tuple[bytes, os.stat_result]:
+    """The bytes of a regular file and its status, nobody having written to it meanwhile.
 
     Errors: `InputError` for what is no such file or too large, `SourceError` where the file system
     fails.
@@ -168,19 +169,22 @@ def read_whole(path: Path) -> tuple[bytes, Stamp]:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as err:
         raise SourceError(f"{path}: {err.strerror}") from err
-    with os.fdopen(handle, "rb") as stream:
+    try:
         before = os.fstat(handle)
         if not stat.S_ISREG(before.st_mode):
-            raise InputError("no regular file", str(path))
+            raise InputError("no regular file", path)
         if before.st_size > SIZE_LIMIT:
-            raise InputError(f"too large: the limit is {SIZE_LIMIT // 2**20} MiB", str(path))
-        try:
-            data = stream.read(SIZE_LIMIT + 1)
-        except OSError as err:
-            raise SourceError(f"{path}: {err.strerror}") from err
+            raise InputError(f"too large: the limit is {SIZE_LIMIT // 2**20} MiB", path)
+        data = os.read(handle, before.st_size + 1)
+        while 0 < len(data) < before.st_size and (more := os.read(handle, before.st_size)):
+            data += more
         if stamp_of(os.fstat(handle)) != stamp_of(before) or len(data) != before.st_size:
             raise SourceError(f"{path}: changed while it was read")
-    return data, stamp_of(before)
+    except OSError as err:
+        raise SourceError(f"{path}: {err.strerror}") from err
+    finally:
+        os.close(handle)
+    return data, before
 
 
 def stamp_of(status: os.stat_result) -> Stamp:

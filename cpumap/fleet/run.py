@@ -28,10 +28,10 @@ from cpumap.fleet.convert import (
     convert_batch,
     failure,
 )
-from cpumap.fleet.inputs import Input, Stamp, read_whole
+from cpumap.fleet.inputs import Input, read_whole
 from cpumap.system.interrupts import uninterrupted
 
-BATCH = 32
+BATCH = 128
 """Documents that go to a worker, and to disk, together."""
 
 
@@ -59,8 +59,8 @@ class Converted:
     outcome: Outcome
     old: bytes = b""
     """The content that was read."""
-    stamp: Stamp | None = None
-    """The file's stamp when it was read."""
+    status: os.stat_result | None = None
+    """The file's status when it was read."""
     content: bytes | None = None
     """The new content, where it is another one."""
 
@@ -72,13 +72,14 @@ class _Batch:
     sources: list[Input] = field(default_factory=list)
     decided: dict[int, Outcome] = field(default_factory=dict)
     documents: dict[int, Stored] = field(default_factory=dict)
-    stamps: dict[int, Stamp] = field(default_factory=dict)
+    statuses: dict[int, os.stat_result] = field(default_factory=dict)
+    size: int = 0
+    """Of the documents, in bytes."""
     future: Future[Results] | None = None
 
     @property
     def is_full(self) -> bool:
-        size = sum(len(document.data) for document in self.documents.values())
-        return len(self.sources) >= BATCH or size >= BATCH_BYTES
+        return len(self.sources) >= BATCH or self.size >= BATCH_BYTES
 
 
 class Inline(Executor):
@@ -146,8 +147,9 @@ def _read(
             return
         data = source.data
         if source.path is not None:
-            data, batch.stamps[place] = read_whole(source.path)
+            data, batch.statuses[place] = read_whole(source.path)
         batch.documents[place] = Stored(number, source.name, data or b"")
+        batch.size += len(data or b"")
     except CpumapError as err:
         batch.decided[place] = failure(number, source.name, err)
 
@@ -159,7 +161,7 @@ def _finished(batch: _Batch, run: str, executor: Executor, answers: Answers) -> 
         document = batch.documents.get(place)
         outcome = batch.decided[place] if document is None else by_number[document.number]
         old = document.data if document else b""
-        found.append(Converted(source, outcome, old, batch.stamps.get(place), outcome.content))
+        found.append(Converted(source, outcome, old, batch.statuses.get(place), outcome.content))
     return found
 
 

@@ -11,15 +11,18 @@ import fcntl
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cpumap.errors import InputError, SourceError
 from cpumap.fleet.convert import Outcome, failure, source_failure
-from cpumap.fleet.inputs import Input, Stamp, stamp_of
+from cpumap.fleet.inputs import Input, stamp_of
 from cpumap.fleet.journal import Journal, digest
-from cpumap.system.files import sync_directory, take_after
+from cpumap.fleet.prepared import Place, Prepared, back_up, lasting, links, prepare
+from cpumap.fleet.run import Converted
+from cpumap.system.files import Folder
 from cpumap.system.interrupts import uninterrupted
 
 SYNCED_AT_ONCE = 16
@@ -28,34 +31,22 @@ SYNCED_AT_ONCE = 16
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where new documents go: over the old ones, or below a directory; old ones are kept below
-    `backup`.
+    """Where new documents go: over the old ones, behind their links if they are that, or below a
+    directory; old ones are kept below `backup`.
     """
 
     output: Path | None = None
     backup: Path | None = None
 
-    def target(self, source: Input) -> Path:
-        """The file that a new document becomes; behind a link, if it is one."""
+    def target(self, source: Input) -> str:
+        """The file that a new document becomes, or a link to it."""
         if self.output is not None:
-            return self.output / source.place
+            return f"{self.output}/{source.place}"
         if source.path is None:
             raise InputError(
                 "a document in an archive cannot be replaced: --output-dir takes it", source.name
             )
-        return Path(os.path.realpath(source.path))
-
-
-@dataclass(frozen=True, slots=True)
-class _Prepared:
-    """A new document, durable beside the place that it is to take."""
-
-    outcome: Outcome
-    temporary: Path
-    target: Path
-    stamp: Stamp | None
-    """Of the file that is to be replaced; None: there is none."""
-    handle: int
+        return source.path
 
 
 class Writer:
@@ -73,6 +64,11 @@ class Writer:
         self.complete = True
         """Whether the file system took everything that there was to write."""
         self._on_step = on_step
+        self._threads = ThreadPoolExecutor(SYNCED_AT_ONCE)
+
+    def close(self) -> None:
+        """No more is written."""
+        self._threads.shutdown()
 
     def done_before(self, source: Input) -> Outcome | None:
         """What an interrupted run made of this document, if it did and nobody has changed it
@@ -82,7 +78,7 @@ class Writer:
         if entry is None:
             return None
         try:
-            content = self.destination.target(source).read_bytes()
+            content = Path(self.destination.target(source)).read_bytes()
         except OSError:
             return None
         _, expected, status, notes = entry
@@ -92,199 +88,182 @@ class Writer:
             else None
         )
 
-    def write(self, group: Sequence[tuple[Input, Outcome, Stamp | None, bytes]]) -> list[Outcome]:
-        """The outcomes of a group (input, outcome, the input's stamp, its old content) once they
-        are on disk.
+    def write(self, group: Sequence[Converted]) -> list[Outcome]:
+        """The outcomes of a group once they are on disk."""
+        outcomes = [item.outcome for item in group]
+        prepared: dict[int, Prepared] = {}
+        with ExitStack() as stack:
+            folders = _Folders(stack)
+            try:
+                with uninterrupted():
+                    for number, item in enumerate(group):
+                        if self._writes(item.outcome):
+                            outcomes[number] = self._try_prepare(number, item, folders, prepared)
+                self._on_step("written")
+                durable = self._durable(group, prepared, outcomes)
+                self._on_step("journaled")
+                for number, ready in durable.items():
+                    outcomes[number] = self._put(ready)
+                    self._on_step("renamed")
+                for folder in {ready.place.folder for ready in durable.values()}:
+                    _sync(folder)
+            finally:
+                with uninterrupted():
+                    for ready in prepared.values():
+                        ready.close()
+        return outcomes
+
+    def _writes(self, outcome: Outcome) -> bool:
+        """Whether there is anything to write; below another directory, what is explicit already
+        as well.
         """
-        outcomes: list[Outcome] = []
-        prepared: dict[int, _Prepared] = {}
-        try:
-            for place, (source, outcome, stamp, old) in enumerate(group):
-                outcomes.append(outcome)
-                if outcome.content is not None or (
-                    self.destination.output and outcome.status == "explicit"
-                ):
-                    with uninterrupted():
-                        outcomes[place] = self._try_prepare(
-                            source, outcome, stamp, old, prepared, place
-                        )
-            self._on_step("written")
-            durable = self._durable(group, prepared, outcomes)
-            self._on_step("journaled")
-            for place, ready in durable.items():
-                outcomes[place] = self._commit(group[place][0], ready)
-                self._on_step("renamed")
-            for directory in {ready.target.parent for ready in durable.values()}:
-                _sync(directory)
-        finally:
-            with uninterrupted():
-                for ready in prepared.values():
-                    ready.temporary.unlink(missing_ok=True)
-                    os.close(ready.handle)
-        return [replace(outcome, content=None) for outcome in outcomes]
+        explicit = outcome.status == "explicit" and self.destination.output is not None
+        return explicit or outcome.content is not None
 
     def _durable(
         self,
-        group: Sequence[tuple[Input, Outcome, Stamp | None, bytes]],
-        prepared: Mapping[int, _Prepared],
+        group: Sequence[Converted],
+        prepared: Mapping[int, Prepared],
         outcomes: list[Outcome],
-    ) -> dict[int, _Prepared]:
+    ) -> dict[int, Prepared]:
         """Those of the prepared documents that are on disk, and in the journal; the outcomes of
         others say why not.
         """
-        with ThreadPoolExecutor(SYNCED_AT_ONCE) as threads:
-            failed = dict(
-                zip(prepared, threads.map(_failure_to_sync, prepared.values()), strict=True)
-            )
+        failed = self._synced(prepared)
         self._on_step("durable")
-        durable = {place: ready for place, ready in prepared.items() if failed[place] is None}
+        durable = {number: ready for number, ready in prepared.items() if number not in failed}
         try:
             self.journal.intend(
-                [self._intent(group[place][0], ready) for place, ready in durable.items()]
+                [_intent(group[number], ready) for number, ready in durable.items()]
             )
         except OSError as err:
             failed |= dict.fromkeys(durable, err)
             durable = {}
-        for place, error in failed.items():
-            if error is not None:
-                outcomes[place] = self._unwritten(outcomes[place], error)
+        for number, error in failed.items():
+            outcomes[number] = self._unwritten(outcomes[number], error)
         return durable
 
-    @staticmethod
-    def _intent(source: Input, ready: _Prepared) -> list[Any]:
-        outcome = ready.outcome
-        return [source.place, digest(outcome.content or b""), outcome.status, outcome.notes]
+    def _synced(self, prepared: Mapping[int, Prepared]) -> dict[int, OSError]:
+        """Makes the prepared documents last; why not, for each that cannot.
+
+        Each thread has its share, not one document after the other: to hand one over costs more
+        than to write it.
+        """
+        numbers = list(prepared)
+        shares = [numbers[first::SYNCED_AT_ONCE] for first in range(SYNCED_AT_ONCE)]
+        shares = [share for share in shares if share]
+        documents = [[prepared[number] for number in share] for share in shares]
+        failed: dict[int, OSError] = {}
+        for share, errors in zip(shares, self._threads.map(lasting, documents), strict=True):
+            for number, error in zip(share, errors, strict=True):
+                if error is not None:
+                    failed[number] = error
+        return failed
 
     def _try_prepare(
-        self,
-        source: Input,
-        outcome: Outcome,
-        stamp: Stamp | None,
-        old: bytes,
-        prepared: dict[int, _Prepared],
-        place: int,
+        self, number: int, item: Converted, folders: _Folders, prepared: dict[int, Prepared]
     ) -> Outcome:
-        content = outcome.content if outcome.content is not None else old
+        """The outcome of the document, which is put among the `prepared` if there is anything to
+        do.
+        """
+        outcome = item.outcome
         try:
-            target = self.destination.target(source)
-            if self.destination.output is not None:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                stamp = stamp_of(target.stat()) if target.exists() else None
-                if stamp is not None and target.read_bytes() == content:
-                    return outcome
-            elif not target.stat().st_mode & 0o222 or not os.access(target, os.W_OK):
-                return failure(
-                    outcome.number,
-                    outcome.name,
-                    SourceError(f"{outcome.name}: read-only, left alone"),
-                )
-            if self.destination.backup is not None and self.destination.output is None:
-                _back_up(self.destination.backup / source.place, target, old)
-            links = _links(target) if self.destination.output is None else ()
-            noted = replace(outcome, content=content, notes=(*outcome.notes, *links))
-            like = target if target.exists() else source.path
-            prepared[place] = _prepare(noted, target, stamp, like)
-            return noted
+            ready = self._prepare(item, folders)
         except (SourceError, InputError) as err:
             return failure(outcome.number, outcome.name, err)
         except OSError as err:
             return self._unwritten(outcome, err)
+        if ready is None:
+            return outcome
+        prepared[number] = ready
+        return ready.outcome
+
+    def _prepare(self, item: Converted, folders: _Folders) -> Prepared | None:
+        """The new document beside its place; None where that has it already. Errors:
+        `InputError`, `SourceError`, `OSError`.
+        """
+        source, outcome = item.source, item.outcome
+        content = item.old if outcome.content is None else outcome.content
+        if self.destination.output is not None:
+            place = folders.place(self.destination.target(source), make=True)
+            if place.status is not None and Path(place.path).read_bytes() == content:
+                return None
+            like = (
+                None if item.status is None or source.path is None else (source.path, item.status)
+            )
+            return prepare(outcome, content, place, place.stamp, like)
+        place = folders.behind_link(self.destination.target(source))
+        _refuse_read_only(place, outcome)
+        if self.destination.backup is not None:
+            back_up(self.destination.backup / source.place, place, item.old)
+        notes = links(place)
+        if notes:
+            outcome = replace(outcome, notes=(*outcome.notes, *notes))
+        expected = None if item.status is None else stamp_of(item.status)
+        return prepare(outcome, content, place, expected)
+
+    def _put(self, ready: Prepared) -> Outcome:
+        outcome = ready.outcome
+        try:
+            ready.put()
+        except SourceError as err:
+            return failure(outcome.number, outcome.name, err)
+        except OSError as err:
+            return self._unwritten(outcome, err)
+        return outcome
 
     def _unwritten(self, outcome: Outcome, err: OSError) -> Outcome:
         self.complete = False
         return source_failure(outcome.number, outcome.name, err)
 
-    def _commit(self, source: Input, ready: _Prepared) -> Outcome:
-        number, name = ready.outcome.number, ready.outcome.name
-        try:
-            now = stamp_of(ready.target.stat()) if ready.target.exists() else None
-            if now != ready.stamp:
-                return failure(
-                    number, name, SourceError(f"{name}: changed while it was converted, left alone")
-                )
-            ready.temporary.replace(ready.target)
-        except OSError as err:
-            return self._unwritten(ready.outcome, err)
-        return ready.outcome
+
+class _Folders:
+    """The directories that a group is put into, each opened once."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        """The stack closes them."""
+        self._stack = stack
+        self._open: dict[str, Folder] = {}
+
+    def place(self, path: str, *, make: bool = False) -> Place:
+        """The place that the path names; with `make`, its directory is made if it is not there.
+        Errors: `OSError`.
+        """
+        directory, name = os.path.split(path)
+        folder = self._open.get(directory)
+        if folder is None:
+            if make:
+                Path(directory).mkdir(parents=True, exist_ok=True)
+            folder = self._open[directory] = Folder(os.path.realpath(directory))
+            self._stack.callback(folder.close)
+        return Place(folder, name, folder.status(name))
+
+    def behind_link(self, path: str) -> Place:
+        """The place that the path names, or that it links to. Errors: `OSError`."""
+        place = self.place(path)
+        if place.folder.is_link(place.name):
+            return self.place(os.path.realpath(path))
+        return place
 
 
-def _failure_to_sync(ready: _Prepared) -> OSError | None:
-    """Why the document cannot be made to last: some file systems find no room for it only then."""
-    try:
-        os.fsync(ready.handle)
-    except OSError as err:
-        return err
-    return None
+def _intent(item: Converted, ready: Prepared) -> list[Any]:
+    outcome = ready.outcome
+    content = item.old if outcome.content is None else outcome.content
+    return [item.source.place, digest(content), outcome.status, outcome.notes]
 
 
-def _sync(directory: Path) -> None:
-    try:
-        sync_directory(directory)
-    except OSError as err:
-        raise SourceError(f"{directory}: {err.strerror}") from err
-
-
-def _prepare(outcome: Outcome, target: Path, stamp: Stamp | None, like: Path | None) -> _Prepared:
-    """The new content in a file beside the target: complete, with mode, owner and attributes,
-    not durable yet.
-    """
-    temporary = target.parent / f".{target.name}.cpumap"
-    handle = _own_temporary(temporary)
-    try:
-        os.ftruncate(handle, 0)
-        with os.fdopen(handle, "wb", closefd=False) as stream:
-            stream.write(outcome.content or b"")
-        take_after(like or target, handle)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        os.close(handle)
-        raise
-    return _Prepared(outcome, temporary, target, stamp, handle)
-
-
-def _own_temporary(path: Path) -> int:
-    """The file, opened and locked; one that a killed run left is taken over, one in use is
-    refused.
-    """
-    while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as err:
-            os.close(handle)
-            raise SourceError(f"{path}: another conversion is at work on it") from err
-        if path.exists() and path.stat().st_ino == os.fstat(handle).st_ino:
-            return handle
-        os.close(handle)
-
-
-def _back_up(backup: Path, target: Path, old: bytes) -> None:
-    """Keeps the old document, durably, before anything happens to it; a backup is never
-    overwritten.
-    """
-    if backup.exists():
-        if backup.read_bytes() != old:
-            raise SourceError(f"{backup}: an older backup is there: choose another --backup-dir")
+def _refuse_read_only(place: Place, outcome: Outcome) -> None:
+    status = place.status
+    if status is None or (status.st_mode & 0o222 and os.access(place.path, os.W_OK)):
         return
-    backup.parent.mkdir(parents=True, exist_ok=True)
-    outcome = Outcome(0, str(backup), "converted", content=old)
-    ready = _prepare(outcome, backup, None, target)
+    raise SourceError(f"{outcome.name}: read-only, left alone")
+
+
+def _sync(folder: Folder) -> None:
     try:
-        os.fsync(ready.handle)
-        ready.temporary.replace(backup)
-    finally:
-        ready.temporary.unlink(missing_ok=True)
-        os.close(ready.handle)
-    sync_directory(backup.parent)
-
-
-def _links(target: Path) -> tuple[str, ...]:
-    count = target.stat().st_nlink - 1
-    return (
-        (f"{count} other hard link{'s' * (count > 1)} to it still lead to the old document",)
-        if count
-        else ()
-    )
+        folder.sync()
+    except OSError as err:
+        raise SourceError(f"{folder.path}: {err.strerror}") from err
 
 
 def lock_directories(directories: Iterable[Path]) -> list[int]:

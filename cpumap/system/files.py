@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from cpumap.errors import SourceError
@@ -31,7 +32,7 @@ def _replace(target: Path, content: bytes) -> None:
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
-            take_after(target, handle)
+            take_after(target, target.stat() if target.exists() else None, handle)
             stream.flush()
             os.fsync(handle)
         temporary.replace(target)
@@ -75,19 +76,64 @@ one gets its own.
 """
 
 
-def take_after(target: Path, handle: int) -> None:
+class Folder:
+    """A directory held open: what is done to a file in it by name needs no way to it looked up."""
+
+    def __init__(self, path: str) -> None:
+        """Errors: `OSError`."""
+        self.path = path
+        self.handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def status(self, name: str) -> os.stat_result | None:
+        """The status of a file, behind a link if it is one; None: there is none."""
+        try:
+            return os.stat(name, dir_fd=self.handle)
+        except FileNotFoundError:
+            return None
+
+    def is_link(self, name: str) -> bool:
+        """Whether it is a symbolic link. Errors: `OSError`."""
+        status = os.stat(name, dir_fd=self.handle, follow_symlinks=False)
+        return stat.S_ISLNK(status.st_mode)
+
+    def create(self, name: str) -> int:
+        """A handle to read and write the file with, made if it is not there, never behind a link;
+        what is new is its owner's alone.
+        """
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        return os.open(name, flags, 0o600, dir_fd=self.handle)
+
+    def rename(self, name: str, new: str) -> None:
+        """Gives a file another's name, at once."""
+        os.replace(name, new, src_dir_fd=self.handle, dst_dir_fd=self.handle)
+
+    def remove(self, name: str) -> None:
+        """Removes a file, if it is there."""
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=self.handle)
+
+    def sync(self) -> None:
+        """Makes what was renamed or made in it last."""
+        os.fsync(self.handle)
+
+    def close(self) -> None:
+        """No more is done in it."""
+        os.close(self.handle)
+
+
+def take_after(target: str | os.PathLike[str], old: os.stat_result | None, handle: int) -> None:
     """Mode, owner and extended attributes of the file that is to be replaced, and no others.
 
-    SELinux labels and access control lists are extended attributes; the directory may have a
-    default for the latter.
+    `old` is its status; None: there is no such file. SELinux labels and access control lists are
+    extended attributes; the directory may have a default for the latter.
     """
-    if not target.exists():
+    if old is None:
         mask = os.umask(0)
         os.umask(mask)
         os.fchmod(handle, 0o666 & ~mask)
         return
-    old = target.stat()
-    if (os.geteuid(), os.getegid()) != (old.st_uid, old.st_gid):
+    new = os.fstat(handle)
+    if (new.st_uid, new.st_gid) != (old.st_uid, old.st_gid):
         os.fchown(handle, old.st_uid, old.st_gid)
     os.fchmod(handle, old.st_mode & 0o7777)
     kept = set(os.listxattr(target))
@@ -97,7 +143,7 @@ def take_after(target: Path, handle: int) -> None:
         os.removexattr(handle, name)
 
 
-def sync_directory(directory: Path) -> None:
+def sync_directory(directory: str | os.PathLike[str]) -> None:
     """Makes what was renamed or made in the directory last."""
     handle = os.open(directory, os.O_RDONLY)
     try:
