@@ -11,6 +11,7 @@ from typing import Literal, TypeVar
 from cpumap.arch.x86.x86 import X86_64
 from cpumap.cpu.expansion import CpuModel, Expansion
 from cpumap.cpu.explicit import ExplicitCpu
+from cpumap.cpu.machine_type import machine_type, of_family
 from cpumap.cpu.names import Accel, PropertyName, Value
 from cpumap.cpu.request import CpuRequest
 from cpumap.cpu.topology import Topology
@@ -102,8 +103,8 @@ class Bench:
 
     def machines(self, release: str, family: str) -> list[str]:
         """The versioned machine types of a family, oldest first."""
-        names = [machine.name for machine in self.source(release, "tcg").machines()]
-        return sorted((name for name in names if name.startswith(f"{family}-")), key=_numbers)
+        machines = of_family(self.source(release, "tcg").machines(), family)
+        return [machine.name for machine in machines if machine_type(machine.name).release]
 
     def models(self, release: str, accel: Accel = "tcg", *, aliases: bool = False) -> list[str]:
         """Every named model that is no alias of another, or every alias; of those that are the
@@ -219,10 +220,6 @@ def _exact(
     """Whether guests read what was predicted otherwise, no more and no less."""
     foreseen = all(any(said.covers(*place) for said in predicted) for place in seen)
     return foreseen and all(any(said.covers(*place) for place in seen) for said in predicted)
-
-
-def _numbers(machine: str) -> list[int]:
-    return [int(part) for part in machine.rpartition("-")[2].split(".")]
 
 
 def within(

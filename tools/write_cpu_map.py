@@ -13,6 +13,7 @@ import cpu_map_facts as facts
 
 from cpumap.cpu.bits import REGISTERS, Bits, CpuidBits, MsrBits, Register
 from cpumap.cpu.expansion import CpuModel
+from cpumap.cpu.machine_type import machine_type, of_family
 from cpumap.cpu.names import PropertyName, Value
 from cpumap.errors import SourceError
 from cpumap.qemu.qmp import Session
@@ -41,14 +42,8 @@ class Answers:
 
 def newest_machine(source: QemuSource) -> str:
     """The newest pc-q35-X.Y."""
-    numbered = [
-        machine.name
-        for machine in source.machines()
-        if re.fullmatch(r"pc-q35-\d+\.\d+", machine.name)
-    ]
-    return max(
-        numbered, key=lambda name: [int(part) for part in name.rpartition("-")[2].split(".")]
-    )
+    machines = of_family(source.machines(), "pc-q35")
+    return [machine.name for machine in machines if machine_type(machine.name).release][-1]
 
 
 def boolean_properties(source: QemuSource) -> list[str]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from cpumap.cli.reading import read_file
 from cpumap.cli.sourcing import add_cpu_map_option, open_cpu_map
 from cpumap.cpu.bits import place
+from cpumap.cpu.names import model_version
 from cpumap.errors import InputError
 from cpumap.runnable.explain import Explanation, explain
 from cpumap.runnable.explain_feature import Explained, Held
@@ -151,15 +151,14 @@ def _by_machine(models: Mapping[str, str]) -> dict[str, list[str]]:
 
 def _folded(models: Iterable[str]) -> str:
     """The models with the versions of one name together: `Haswell-v1,v2 EPYC-v1`."""
-    versions: dict[str, list[str]] = {}
+    versions: dict[str, list[int]] = {}
     for model in models:
-        stem, dash, version = model.rpartition("-v")
-        if dash and version.isdigit():
-            versions.setdefault(stem, []).append(version)
-        else:
-            versions.setdefault(model, [])
+        name, version = model_version(model)
+        numbers = versions.setdefault(name, [])
+        if version is not None:
+            numbers.append(version)
     return " ".join(
-        name + ("-v" + ",v".join(sorted(numbers, key=int)) if numbers else "")
+        name + ("-v" + ",v".join(map(str, sorted(numbers))) if numbers else "")
         for name, numbers in versions.items()
     )
 
@@ -170,7 +169,10 @@ def _cost(one: Explained) -> str:
     """
     newest = one.held[-1:]
     models = [
-        m for held in newest for m in (*held.everywhere, *held.since) if re.search(r"-v\d+$", m)
+        m
+        for held in newest
+        for m in (*held.everywhere, *held.since)
+        if model_version(m)[1] is not None
     ]
     parts = (
         [f"{len(models)} model versions of QEMU {newest[0].release} are no longer what they are"]

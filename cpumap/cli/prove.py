@@ -8,9 +8,11 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 
+from cpumap.arch.known import arch_of
 from cpumap.cli.columns import bit_lines, columns
 from cpumap.cli.reading import read_file
 from cpumap.cli.sourcing import add_source_options, open_cpu_map, open_source, start_qemu
+from cpumap.cpu.machine_type import of_family
 from cpumap.cpu.request import CpuRequest
 from cpumap.errors import UnknownNameError
 from cpumap.libvirt.cpu_map.map import CpuMap
@@ -47,7 +49,7 @@ def add_verify(parser: argparse.ArgumentParser) -> None:
         "--target-machine", metavar="TYPE", help="under this machine type (default: the same)"
     )
     one.add_argument(
-        "--all-machines", action="store_true", help="under every pc-q35 and pc-i440fx machine type"
+        "--all-machines", action="store_true", help="under every versioned machine type"
     )
     parser.add_argument(
         "--pin", choices=("model", "custom"), default="model", help="as in translate"
@@ -94,11 +96,13 @@ def run_verify(arguments: argparse.Namespace) -> int:
 def _targets(arguments: argparse.Namespace, target: Source, machine: str) -> list[str]:
     if not arguments.all_machines:
         return [find_machine(target, arguments.target_machine or machine).name]
-    return [
-        known.name
-        for known in target.machines()
-        if known.name.startswith(("pc-q35-", "pc-i440fx-"))
-    ]
+    return _versioned(target)
+
+
+def _versioned(target: Source) -> list[str]:
+    """The machine types whose defaults are those of a release or of a distribution."""
+    families = arch_of(target.arch).families
+    return [machine.name for machine in of_family(target.machines(), *families)]
 
 
 def _report_text(report: Report) -> str:
@@ -208,12 +212,7 @@ def _differences(
 ) -> Iterator[CpuDifference]:
     a = expand(request, Platform(source, cpu_map, request.machine))
     if arguments.all_machines:
-        others = [
-            known.name
-            for known in target.machines()
-            if known.name.startswith(("pc-q35-", "pc-i440fx-"))
-        ]
-        requests = [replace(request, machine=name) for name in others]
+        requests = [replace(request, machine=name) for name in _versioned(target)]
     else:
         requests = [_named(arguments.b or arguments.a, arguments)]
     for other in requests:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal, NewType
 
 from cpumap.cpu.frozen import Frozen
@@ -20,6 +21,17 @@ Value = bool | int | str
 
 
 Accel = Literal["kvm", "tcg"]
+
+
+_VERSIONED = re.compile(r"(.+)-v([0-9]{1,9})")
+
+
+def model_version(model: str) -> tuple[str, int | None]:
+    """A model's name without its version, and the version: `Haswell`, 2 of Haswell-v2; None for a
+    name without one.
+    """
+    match = _VERSIONED.fullmatch(model)
+    return (match[1], int(match[2])) if match else (model, None)
 
 
 class Property(Frozen):

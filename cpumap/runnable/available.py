@@ -11,7 +11,7 @@ from typing import Literal
 from cpumap.arch.known import arch_of
 from cpumap.cpu.expansion import Context, CpuModel, Definition
 from cpumap.cpu.host import UNKNOWN_MACHINE, ThisMachine
-from cpumap.cpu.names import PropertyName, Value
+from cpumap.cpu.names import PropertyName, Value, model_version
 from cpumap.errors import SourceError
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.cpu_map.places import bits_of
@@ -239,9 +239,9 @@ def _best(
         if _other_vendor(definition.name, vendor, cpu_map):
             continue
         own = _switched_on(source.expand(machine, CpuModel(definition.name), "static").props)
-        versioned = "-v" in definition.name and definition.name.rpartition("-v")[2].isdigit()
+        unversioned = model_version(definition.name)[1] is None
         candidates.append(
-            (len(features - own), not versioned, definition.name, sorted(features - own))
+            (len(features - own), unversioned, definition.name, sorted(features - own))
         )
     if not candidates:
         return CpuModel("base", dict.fromkeys(sorted(features), True))
@@ -253,7 +253,7 @@ def _other_vendor(model: str, vendor: str, cpu_map: CpuMap) -> bool:
     """Whether the CPU map says that the model is another vendor's: under KVM, QEMU gives it the
     host's.
     """
-    entry = cpu_map.models.get(model) or cpu_map.models.get(model.rpartition("-v")[0])
+    entry = cpu_map.models.get(model) or cpu_map.models.get(model_version(model)[0])
     if entry is None or entry.vendor is None:
         return False
     return cpu_map.vendors[entry.vendor].string != vendor

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 from cpumap.cpu.host import HostCpu, Identity, ThisMachine
-from cpumap.cpu.names import PropertyName
+from cpumap.cpu.names import PropertyName, model_version
 from cpumap.cpu.request import FeaturePolicy
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.runnable.available import Available, Kind, OptionEffect, listed
@@ -83,8 +83,7 @@ def _map_model(name: str, cpu_map: CpuMap) -> str | None:
     """The model under the name that the CPU map has for it, without a version if it can be:
     libvirt knows no others.
     """
-    stem, dash, version = name.rpartition("-v")
-    candidates = (stem if dash and version.isdigit() else name, name)
+    candidates = (model_version(name)[0], name)
     return next((candidate for candidate in candidates if candidate in cpu_map.models), None)
 
 

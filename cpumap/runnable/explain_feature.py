@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cpumap.arch.known import arch_of
 from cpumap.cpu.bits import bits_json
+from cpumap.cpu.expansion import Machine
+from cpumap.cpu.machine_type import Release, machine_type, of_family
 from cpumap.cpu.names import PropertyName
 from cpumap.libvirt.cpu_map.entries import Feature
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.runnable.lookup import Known
 from cpumap.runnable.messages import NO_ADVICE, Advice
 from cpumap.sources.recorded import RecordedSource
-
-_MACHINES = ("pc-i440fx-", "pc-q35-")
-"""The versioned machine types; i440fx goes back further, and shows the same CPUs as q35 of its
-release.
-"""
-
 
 NESTING = ("vmx", "svm")
 """Features without which QEMU takes others away that its models have all the same."""
@@ -179,11 +175,11 @@ def _held(source: RecordedSource, prop: PropertyName, nested: bool) -> Held:
 
 def _by_release(source: RecordedSource) -> list[str]:
     """The versioned machine types, one for each release, oldest first."""
-    found: dict[tuple[int, ...], str] = {}
-    for family in _MACHINES:
-        for names in source.tables().values():
-            for name in names:
-                numbers = name.removeprefix(family)
-                if name.startswith(family) and re.fullmatch(r"[0-9.]+", numbers):
-                    found.setdefault(tuple(int(part) for part in numbers.split(".")), name)
-    return [found[numbers] for numbers in sorted(found)]
+    started = [Machine(name) for alike in source.tables().values() for name in alike]
+    found: dict[Release, str] = {}
+    for family in reversed(arch_of(source.arch).families):
+        for machine in of_family(started, family):
+            of_release = machine_type(machine.name).release
+            if of_release:
+                found.setdefault(of_release, machine.name)
+    return [found[of_release] for of_release in sorted(found)]

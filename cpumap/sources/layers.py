@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from cpumap.cpu.names import model_version
+
 Facts = dict[str, Any]
 
 
@@ -68,8 +70,8 @@ def likes(definition: ByModel, bare: str = "base") -> dict[str, str | None]:
     """
     found: dict[str, str | None] = {}
     for name, facts in definition.items():
-        stem, dash, version = name.rpartition("-v")
-        before = f"{stem}-v{int(version) - 1}" if dash and version.isdigit() else ""
+        stem, version = model_version(name)
+        before = "" if version is None else f"{stem}-v{version - 1}"
         target = facts.get("alias_of") or (before if before in definition else bare)
         found[name] = target if target in definition and name != bare else None
     return found

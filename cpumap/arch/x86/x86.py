@@ -126,13 +126,14 @@ X86_64 = Arch(
         automatic=PropertyName("full-cpuid-auto-level"),
         of_features_alone=frozenset(_names("level-func7")),
     ),
-    # The levels that two of them decide are named themselves; the other two count in a migration
+    # The levels that two of them decide are named themselves; the others count in a migration
     # stream, and for hv-synic.
     forgotten={
-        PropertyName("kvm-no-smi-migration"): "10.0",
+        PropertyName("kvm-no-smi-migration"): "9.2",
         PropertyName("full-cpuid-auto-level"): "11.1",
         PropertyName("x-hv-synic-kvm-only"): "11.1",
         PropertyName("x-intel-pt-auto-level"): "11.1",
+        PropertyName("x-migrate-error-code"): "11.1",
     },
     forgotten_unless={PropertyName("x-hv-synic-kvm-only"): PropertyName("hv-synic")},
     with_threads={FeatureName("ht"): "10.0"},
