@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 
 from cpumap.cli.columns import columns
 from cpumap.cli.reading import read_file
@@ -15,10 +14,9 @@ from cpumap.hosts.lack import lack_text
 from cpumap.hosts.this_machine import this_machine
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.domain import parse_request
-from cpumap.libvirt.rules.update import update
 from cpumap.qemu.arguments import cpu_arguments
 from cpumap.runnable.available import Available, Kind, OptionEffect, available, listed
-from cpumap.runnable.available_json import available_host, available_json
+from cpumap.runnable.available_json import available_json
 from cpumap.runnable.check import Checked, check
 from cpumap.sources.platform import Platform
 from cpumap.sources.source import Source
@@ -52,8 +50,6 @@ def run_check(arguments: argparse.Namespace) -> int:
     )
     with open_source(arguments, request) as source:
         here = _here(source, cpu_map)
-        if host is None and request.mode == "host-model":
-            request = _on_own_host(request, source, cpu_map, here, arguments.machine)
         found = check(request, Platform(source, cpu_map, arguments.machine), host=host, here=here)
     put(json_text("check", found.to_json()) if arguments.format == "json" else _checked_text(found))
     return 0 if found.runnable else 1
@@ -61,15 +57,6 @@ def run_check(arguments: argparse.Namespace) -> int:
 
 def _here(source: Source, cpu_map: CpuMap) -> ThisMachine:
     return this_machine(cpu_map) if source.starts_guests else UNKNOWN_MACHINE
-
-
-def _on_own_host(
-    request: CpuRequest, source: Source, cpu_map: CpuMap, here: ThisMachine, machine: str | None
-) -> CpuRequest:
-    """host-model on the host that the source runs on."""
-    found = available(Platform(source, cpu_map, machine or request.machine), here, options=False)
-    cpu = available_host(found, cpu_map, "best", migratable=True)
-    return update(replace(cpu, where=source.label), request, cpu_map)
 
 
 def _checked_text(found: Checked) -> str:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import socket
-import sys
-from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import replace
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,12 +13,11 @@ from cpumap.cli.fleet_output import Display
 from cpumap.cli.reading import read_file
 from cpumap.cli.sourcing import add_source_options, open_cpu_map
 from cpumap.cli.targeting import add_target_options, wanted_target
-from cpumap.errors import InputError, SourceError
+from cpumap.errors import InputError
+from cpumap.fleet.calls import Work, convert
 from cpumap.fleet.convert import Answers
-from cpumap.fleet.inputs import Input, found
-from cpumap.fleet.journal import JOURNAL, Journal
-from cpumap.fleet.run import Converted, convert_all, cores, executor_for
-from cpumap.fleet.write import Destination, Writer, lock_directories
+from cpumap.fleet.run import cores
+from cpumap.fleet.write import Destination
 from cpumap.libvirt.words import libvirt_map
 from cpumap.pin.resolve import Choices
 from cpumap.sources.choose import Wanted
@@ -142,11 +138,17 @@ def run_convert(arguments: argparse.Namespace) -> int:
         answers.target, answers.host = wanted_target(arguments), fleet_host(arguments, answers)
         display = Display(arguments.format, diff=arguments.diff, paths=arguments.paths)
         report = _report(answers) if arguments.report else None
-        with display, _writer(arguments, destination) as writer:
-            for group in _groups(arguments, answers, writer):
-                display.show(group)
+        outcomes = convert(
+            arguments.paths,
+            answers,
+            destination,
+            work=Work(arguments.jobs, arguments.scheduler, display.show),
+            resume=arguments.resume,
+        )
+        with display, closing(outcomes):
+            for outcome in outcomes:
                 if report is not None:
-                    report.add(group)
+                    report.add([outcome])
         display.sources = answers.labels
         display.finish()
         if report is not None:
@@ -194,25 +196,6 @@ def _moves(text: str | None) -> dict[str, str]:
     return moves
 
 
-def _groups(
-    arguments: argparse.Namespace, answers: Answers, writer: Writer | None
-) -> Iterator[list[Converted]]:
-    """The fleet with its outcomes, written where they belong."""
-    inputs: Iterable[Input] = found(arguments.paths, sys.stdin.buffer)
-    with executor_for(inputs, arguments.jobs, arguments.scheduler) as (executor, everything, jobs):
-        before = writer.done_before if writer else lambda _: None
-        for group in convert_all(everything, executor, answers, jobs=jobs, before=before):
-            yield group if writer is None else written(writer, group)
-
-
-def written(writer: Writer, group: list[Converted]) -> list[Converted]:
-    """The group with its new documents on disk, or the reasons why not."""
-    return [
-        item if outcome is item.outcome else replace(item, outcome=outcome)
-        for item, outcome in zip(group, writer.write(group), strict=True)
-    ]
-
-
 def _destination(arguments: argparse.Namespace) -> Destination | None:
     """Where to write; None for a dry run. Errors: `InputError` for options that do not go
     together.
@@ -231,65 +214,6 @@ def _destination(arguments: argparse.Namespace) -> Destination | None:
             "say where the new documents go: --output-dir DIR or --in-place, or --dry-run"
         )
     return Destination(output, backup)
-
-
-@contextmanager
-def _writer(
-    arguments: argparse.Namespace, destination: Destination | None
-) -> Iterator[Writer | None]:
-    """What writes new documents, with its directories locked and a journal open; None for a dry
-    run.
-    """
-    if destination is None:
-        yield None
-        return
-    directories = _directories(arguments, destination)
-    for directory in filter(None, (destination.output, destination.backup)):
-        _make(directory)
-    handles = lock_directories(directories)
-    journal = None
-    try:
-        journal = Journal(directories[0] / JOURNAL, _options(arguments), resume=arguments.resume)
-        with closing(Writer(destination, journal)) as writer:
-            yield writer
-        if writer.complete:
-            journal.remove()
-        else:
-            say("not everything could be written; with room for it, --resume goes on")
-    finally:
-        if journal is not None:
-            journal.close()
-        for handle in handles:
-            os.close(handle)
-
-
-def _make(directory: Path) -> None:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as err:
-        raise SourceError(f"{directory}: {err.strerror}") from err
-
-
-def _directories(arguments: argparse.Namespace, destination: Destination) -> list[Path]:
-    """Directories in which this run works; the first has its journal."""
-    if destination.output is not None:
-        return [destination.output.resolve()]
-    paths = [Path.cwd() if path == "-" else Path(path).resolve() for path in arguments.paths]
-    first = [destination.backup.resolve()] if destination.backup else []
-    return [*first, *(path if path.is_dir() else path.parent for path in paths)]
-
-
-def _options(arguments: argparse.Namespace) -> dict[str, object]:
-    """What a run that resumes must have been given again."""
-    names = (
-        "paths", "output_dir", "backup_dir", "pin", "unavailable", "host", "target_qemu", "compact", "allow_drift",
-        "machine", "qemu", "recorded", "accel",
-    )  # fmt: skip
-    return {name: _plain(getattr(arguments, name)) for name in names}
-
-
-def _plain(value: object) -> object:
-    return str(value) if isinstance(value, Path) else value
 
 
 def _warn_of_libvirt(arguments: argparse.Namespace) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from contextlib import closing, contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,10 @@ from cpumap.cli.fleet_output import Display
 from cpumap.cli.reading import read_file
 from cpumap.cli.sourcing import add_source_options
 from cpumap.errors import InputError
-from cpumap.fleet.audit import Audited, audit, cases
+from cpumap.fleet.audit import Audited
+from cpumap.fleet.calls import Findings, Work, audit, lock
 from cpumap.fleet.convert import Answers
-from cpumap.fleet.inputs import found
-from cpumap.fleet.lock import Lock, Locking, blocked_by, feature_names, lock_text, read_lock
-from cpumap.fleet.run import convert_all, executor_for
+from cpumap.fleet.lock import Lock, blocked_by, feature_names, lock_text, read_lock
 from cpumap.hosts.described import read_described
 from cpumap.libvirt.cpu_map.load import load_cpu_map
 from cpumap.move.predict import NOTHING
@@ -58,31 +56,33 @@ def run_lock(arguments: argparse.Namespace) -> int:
     moved, arguments.machine = arguments.machine, None
     with closing(fleet_answers(arguments, keep=True)) as answers:
         answers.host = fleet_host(arguments, answers)
-        locking, code = _locking(arguments, answers)
-        text = lock_text(locking.lock(guests=arguments.guest))
+        with _shown(arguments, answers) as display:
+            work = _work(arguments, display)
+            locked = lock(arguments.paths, answers, work=work, guests=arguments.guest)
+    text = lock_text(locked)
     if arguments.output:
         write_atomically(arguments.output, text.encode())
     else:
         put(text)
     arguments.machine = moved
-    return code
+    return display.exit_code
 
 
-def _locking(arguments: argparse.Namespace, answers: Answers) -> tuple[Locking, int]:
-    """The fleet of the paths, and the exit code of reading it."""
-    locking = Locking(answers)
+@contextmanager
+def _shown(arguments: argparse.Namespace, answers: Answers) -> Iterator[Display]:
+    """Shows with which guests of the paths something is wrong, where there are paths."""
     display = Display("text", quiet=True)
-    inputs = found(arguments.paths, sys.stdin.buffer)
-    with (
-        display,
-        executor_for(inputs, arguments.jobs, arguments.scheduler) as (executor, everything, jobs),
-    ):
-        for group in convert_all(everything, executor, answers, jobs=jobs):
-            locking.add(group)
-            display.show(group)
+    if not arguments.paths:
+        yield display
+        return
+    with display:
+        yield display
     display.sources = answers.labels
     display.finish()
-    return locking, display.exit_code
+
+
+def _work(arguments: argparse.Namespace, display: Display) -> Work:
+    return Work(arguments.jobs, arguments.scheduler, display.show)
 
 
 def add_audit(parser: argparse.ArgumentParser) -> None:
@@ -112,74 +112,33 @@ def add_audit(parser: argparse.ArgumentParser) -> None:
 
 
 def run_audit(arguments: argparse.Namespace) -> int:
-    lock = read_lock(arguments.lock)
-    if arguments.guest and not any(cpu.guest for cpu in lock.cpus.values()):
+    locked = read_lock(arguments.lock)
+    if arguments.guest and not any(cpu.guest for cpu in locked.cpus.values()):
         raise InputError(
             "no guest was asked when this was locked: `lock --guest` does", str(arguments.lock)
         )
     machine, arguments.machine = arguments.machine, None
-    with closing(fleet_answers(arguments, keep=bool(arguments.paths))) as answers:
-        present, refused = _present(arguments, answers)
-        audited = [
-            audit(case, lock.cpus[case.key], answers, machine=machine, guests=arguments.guest)
-            for case in cases(lock, present, refused)
-        ]
-        found = _Found(lock, present, audited, _matrix(arguments, lock), answers.labels)
+    with (
+        closing(fleet_answers(arguments, keep=bool(arguments.paths))) as answers,
+        _shown(arguments, answers) as display,
+    ):
+        found = audit(
+            locked,
+            answers,
+            arguments.paths,
+            work=_work(arguments, display),
+            machine=machine,
+            guests=arguments.guest,
+        )
+    found = replace(found, blocked=_matrix(arguments, locked))
     _write(arguments, found)
     if arguments.report:
         from cpumap.fleet.report import audit_report
 
-        html = audit_report(lock, audited, found.blocked, found.sources, answers)
+        html = audit_report(found.lock, found.audited, found.blocked, found.sources, answers)
         write_atomically(arguments.report, html.encode())
     blocked = any(missing for entries in found.blocked.values() for missing in entries.values())
-    return 0 if all(entry.holds for entry in audited) and not blocked else 1
-
-
-def _present(arguments: argparse.Namespace, answers: Answers) -> tuple[Lock | None, dict[str, str]]:
-    """The fleet as it is now, where its paths were given, and the guests that cannot be read,
-    with the reason.
-    """
-    if not arguments.paths:
-        return None, {}
-    locking, _ = _locking(arguments, answers)
-    return locking.lock(), locking.missing
-
-
-@dataclass(frozen=True)
-class _Found:
-    """All that an audit says."""
-
-    lock: Lock
-    present: Lock | None
-    audited: list[Audited]
-    blocked: dict[str, dict[str, tuple[str, ...]]]
-    """Host → CPU entry → the features that keep it from running there."""
-    sources: list[str]
-
-    @property
-    def gone(self) -> list[str]:
-        """Guests that were locked and are not there."""
-        failed = {
-            guest for entry in self.audited if entry.case.refused for guest in entry.case.guests
-        }
-        return (
-            []
-            if self.present is None
-            else sorted(self.lock.guests.keys() - self.present.guests.keys() - failed)
-        )
-
-    @property
-    def new(self) -> list[str]:
-        """Guests that are there and were not locked."""
-        return (
-            []
-            if self.present is None
-            else sorted(self.present.guests.keys() - self.lock.guests.keys())
-        )
-
-    def guests(self, key: str) -> list[str]:
-        """The guests with this CPU entry."""
-        return [guest for guest, entry in self.lock.guests.items() if entry == key]
+    return 0 if found.holds and not blocked else 1
 
 
 def _matrix(arguments: argparse.Namespace, lock: Lock) -> dict[str, dict[str, tuple[str, ...]]]:
@@ -195,7 +154,7 @@ def _matrix(arguments: argparse.Namespace, lock: Lock) -> dict[str, dict[str, tu
     }
 
 
-def _write(arguments: argparse.Namespace, found: _Found) -> None:
+def _write(arguments: argparse.Namespace, found: Findings) -> None:
     if arguments.format == "json":
         put(json_text("audit", _json(found)))
         return
@@ -216,7 +175,7 @@ def _write(arguments: argparse.Namespace, found: _Found) -> None:
     say(f"{drifted} of {len(found.lock.guests)} guests drift; answers from {sources}")
 
 
-def _json(found: _Found) -> dict[str, Any]:
+def _json(found: Findings) -> dict[str, Any]:
     hosts = {
         host: {guest: entries[key] for key in entries for guest in found.guests(key)}
         for host, entries in found.blocked.items()

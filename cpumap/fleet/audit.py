@@ -107,7 +107,7 @@ def _edited(lock: Lock, present: Lock, guest: str) -> CpuRequest | None:
     return now if question_key(now) != question_key(lock.cpus[lock.guests[guest]].request) else None
 
 
-def audit(
+def audit_case(
     case: Case,
     locked: LockedCpu,
     answers: Answers,

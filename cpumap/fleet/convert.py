@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeVar
 
 from cpumap.arch.known import is_known
 from cpumap.cpu.expansion import Expansion
@@ -20,14 +20,16 @@ from cpumap.cpu.names import Accel
 from cpumap.cpu.request import CpuRequest
 from cpumap.errors import CpumapError, DomainError, InputError, SourceError
 from cpumap.fleet.gist import Gist, read_gist
+from cpumap.libvirt.cpu_map.load import load_cpu_map
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.edit import Edit, cpu_edits, edited
 from cpumap.libvirt.layout import Layout
+from cpumap.libvirt.words import libvirt_map
 from cpumap.pin.expand import refuse_topology
 from cpumap.pin.resolve import DEFAULT_CHOICES, Choices, resolve
 from cpumap.pin.translate import expand_on
 from cpumap.pin.write import KEPT, domain_parts
-from cpumap.sources.choose import Wanted, choose_source
+from cpumap.sources.choose import ANY_SOURCE, Wanted, choose_source
 from cpumap.sources.platform import Platform
 from cpumap.sources.source import Source
 from cpumap.system.xml_document import Document, first_child
@@ -298,9 +300,9 @@ def _foreign(document: Document) -> str:
 class Answers:
     """Answers questions, each once; holds the sources that they come from."""
 
-    wanted: Wanted
-    cpu_map: CpuMap
-    words: CpuMap
+    wanted: Wanted = ANY_SOURCE
+    cpu_map: CpuMap = field(default_factory=load_cpu_map)
+    words: CpuMap = field(default_factory=libvirt_map)
     """What libvirt has words for."""
     choices: Choices = DEFAULT_CHOICES
     moves: Mapping[str, str] = field(default_factory=dict)
@@ -427,6 +429,12 @@ class Answers:
             source.close()
         self._sources.clear()
         self._places.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def source_failure(number: int, name: str, err: OSError) -> Outcome:

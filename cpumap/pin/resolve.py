@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, get_args
 
 from cpumap.arch.arch import Arch
 from cpumap.arch.known import arch_of
@@ -14,7 +14,7 @@ from cpumap.cpu.frozen import Frozen
 from cpumap.cpu.names import Property, PropertyName, Value
 from cpumap.cpu.origin import OPTIONAL, REQUIRED, Origin, origin
 from cpumap.cpu.request import CpuRequest
-from cpumap.errors import ResolveError
+from cpumap.errors import ResolveError, one_of
 
 Pin = Literal["model", "custom"]
 
@@ -64,6 +64,8 @@ def resolve(
     Errors: `ResolveError` naming the feature and its bit when a required feature cannot be given.
     """
     arch = arch_of(expansion.context.arch)
+    one_of(choices.pin, get_args(Pin), "pin")
+    one_of(choices.unavailable or "off", get_args(Unavailable), "unavailable")
     named = _Named()
     for name, value in sorted(_worth_naming(expansion).items()):
         named.put(name, value, _origin(name, expansion))

@@ -36,6 +36,7 @@ from cpumap.system.json_text import json_text
 from cpumap.system.xml_document import Document, read_input
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import TypedDict, Unpack
 
     from cpumap.cpu.names import Accel
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
         recorded: str | None
         accel: Accel | None
         machine: str | None
+        start: bool
+        tell: Callable[[str], None] | None
         cache: bool
 
 

@@ -20,6 +20,7 @@ from cpumap.hosts.described import DescribedHost, asked_of, known_to, lacking_on
 from cpumap.hosts.lack import HOST, OPTION, QEMU, Lack, lack_json, lacks, who_lacks_nameless
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.cpu_map.places import bits_of
+from cpumap.libvirt.rules.update import update
 from cpumap.pin.expand import (
     ON,
     OUTSIDE_CPU_OPTION,
@@ -27,7 +28,8 @@ from cpumap.pin.expand import (
     requested_properties,
     topology_refused,
 )
-from cpumap.runnable.available import option_effects
+from cpumap.runnable.available import available, option_effects
+from cpumap.runnable.available_json import available_host
 from cpumap.sources.platform import Platform
 from cpumap.sources.source import Source
 
@@ -103,7 +105,7 @@ def check(
     """Whether this platform, or `host` with its QEMU, can run the CPU.
 
     host-model, match='minimum' and optional features are resolved against `host` first, as libvirt
-    does.
+    does; host-model without one means the host that the source runs on.
     `here` is the machine that the source runs on, for who lacks a feature. Errors: `UnknownNameError`
     for a model or machine type nobody knows, `InputError` for a recording without a host where one
     is needed, `SourceError`.
@@ -125,6 +127,8 @@ def check(
     context = Context(source.version, arch, name, source.accel, source.build())
     if host is not None:
         request = request_on(host, request, cpu_map, known_to(source, name))
+    elif request.mode == "host-model":
+        request = _on_own_host(request, platform, here)
     known, unknown = _without_unknown(request, platform, name)
     if host is not None and request.mode in ("host-passthrough", "maximum"):
         asked = {
@@ -141,6 +145,13 @@ def check(
         found = _expanded(known, platform, context, host, here)
     missing = (*unknown, *found.missing)
     return replace(found, missing=missing, forbidden=_forbidden(known, platform, context, host))
+
+
+def _on_own_host(request: CpuRequest, platform: Platform, here: ThisMachine) -> CpuRequest:
+    """host-model on the host that the source runs on."""
+    found = available(platform, here, options=False)
+    cpu = available_host(found, platform.cpu_map, "best", migratable=True)
+    return update(replace(cpu, where=platform.source.label), request, platform.cpu_map)
 
 
 def _without_unknown(

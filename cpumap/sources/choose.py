@@ -4,9 +4,10 @@ recording.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from cpumap.arch.known import ARCHES, DEFAULT, must_run, target_of
 from cpumap.cpu.frozen import Frozen
@@ -14,13 +15,16 @@ from cpumap.cpu.machine_type import machine_type, release
 from cpumap.cpu.names import Accel
 from cpumap.cpu.request import CpuRequest
 from cpumap.cpu.vendors import vendor_of
-from cpumap.errors import UnknownNameError
+from cpumap.errors import UnknownNameError, one_of
 from cpumap.sources.machines import advice, has_machine
 from cpumap.sources.source import Source
 from cpumap.system.trust import reason_not_to_run
 
 if TYPE_CHECKING:
     from cpumap.sources.libvirt import Hypervisor
+
+
+ANY_REQUEST = CpuRequest(accel="tcg")
 
 
 class Wanted(Frozen):
@@ -44,11 +48,26 @@ class Wanted(Frozen):
     """Whether a started QEMU's answers are kept in the user's cache and taken from there."""
 
 
+ANY_SOURCE = Wanted()
+"""Nothing is wanted: the domain's own emulator, else a recording."""
+
+
+@contextmanager
+def open_source(wanted: Wanted = ANY_SOURCE, request: CpuRequest = ANY_REQUEST) -> Iterator[Source]:
+    """The source to ask about this request, closed in the end. Errors: as `choose_source`."""
+    source = choose_source(wanted, request)
+    try:
+        yield source
+    finally:
+        source.close()
+
+
 def choose_source(wanted: Wanted, request: CpuRequest) -> Source:
     """The source to ask about this request. The caller closes it. Errors: `UnknownNameError`,
     `SourceError`.
     """
     accel: Accel = wanted.accel or request.accel
+    one_of(accel, get_args(Accel), "accel")
     if wanted.qemu:
         return started(wanted.qemu, accel, cache=wanted.cache)
     if wanted.qmp:

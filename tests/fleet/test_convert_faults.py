@@ -21,8 +21,8 @@ from pathlib import Path
 
 import pytest
 
-from cpumap.cli import fleet
 from cpumap.cli.main import main
+from cpumap.fleet import calls
 from cpumap.fleet import run as convert_run
 from cpumap.fleet.journal import JOURNAL
 from cpumap.fleet.write import Writer
@@ -38,7 +38,7 @@ def test_changed_meanwhile(
         if step == "journaled":
             (directory / "a.xml").write_bytes(b"edited")
 
-    monkeypatch.setattr("cpumap.cli.fleet.Writer", functools.partial(Writer, on_step=edit))
+    monkeypatch.setattr("cpumap.fleet.calls.Writer", functools.partial(Writer, on_step=edit))
     assert convert(directory, "--in-place") == 3
     assert (directory / "a.xml").read_bytes() == b"edited" and (
         directory / "b.xml"
@@ -225,7 +225,7 @@ def _started(words: Sequence[str], on_step: Callable[[str], None] = lambda _: No
     code = 99
     try:
         convert_run.BATCH = 2
-        setattr(fleet, "Writer", functools.partial(Writer, on_step=on_step))  # noqa: B010 (mypy: it is a type)
+        setattr(calls, "Writer", functools.partial(Writer, on_step=on_step))  # noqa: B010 (mypy: it is a type)
         code = main(["convert", *words, "--jobs", "1", *RECORDED])
     finally:
         os._exit(code)
