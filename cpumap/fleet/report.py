@@ -59,14 +59,14 @@ class ConvertReport:
         """The report."""
         cpus = {str(number): locked_cpu(cpu) for number, cpu in self.answers.cpus.items()}
         defaults = sum(1 for guest in self.guests if guest["status"] == "converted")
-        return _html(
+        return _Report(
             "convert",
             self.guests,
             cpus,
             self.answers.cpu_map,
             sources=self.answers.labels,
             defaults=defaults,
-        )
+        ).html()
 
 
 def audit_report(
@@ -92,7 +92,7 @@ def audit_report(
         host: {key: list(missing) for key, missing in entries.items()}
         for host, entries in blocked.items()
     }
-    return _html(
+    return _Report(
         "audit",
         guests,
         lock.cpus,
@@ -101,7 +101,7 @@ def audit_report(
         defaults=defaults,
         drifts=drifts,
         hosts=hosts,
-    )
+    ).html()
 
 
 def diff_report(differences: Sequence[CpuDifference], cpu_map: CpuMap) -> str:
@@ -122,7 +122,7 @@ def diff_report(differences: Sequence[CpuDifference], cpu_map: CpuMap) -> str:
                 "drifts": len(rows),
             }
         )
-    return _html("diff", guests, {}, cpu_map, sources=(), defaults=None, drifts=drifts)
+    return _Report("diff", guests, {}, cpu_map, drifts=drifts).html()
 
 
 def _property_row(prop: PropertyDifference, cpu_map: CpuMap) -> dict[str, Any]:
@@ -208,32 +208,37 @@ def _text(value: Value | None) -> str:
     return "–" if value is None else property_text(value)  # noqa: RUF001 (an en dash: there is no value)
 
 
-def _html(
-    command: str,
-    guests: Sequence[Mapping[str, Any]],
-    cpus: Mapping[str, LockedCpu],
-    cpu_map: CpuMap,
-    *,
-    sources: Sequence[str],
-    defaults: int | None,
-    drifts: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
-    hosts: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
-) -> str:
-    from cpumap.system.templates import filled
+@dataclass(frozen=True, slots=True)
+class _Report:
+    """What a report shows."""
 
-    data = {
-        "command": command,
-        "sources": list(sources),
-        "totals": Counter(str(guest["status"]) for guest in guests),
-        "defaults": defaults,
-        "guests": guests,
-        "cpus": {key: _cpu_sheet(cpu, cpu_map) for key, cpu in cpus.items()},
-        "drifts": drifts or {},
-        "hosts": hosts or {},
-        "maps": drift_maps(guests, cpus),
-    }
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-    return filled("report.html.j2", command=command, data=text)
+    command: str
+    guests: Sequence[Mapping[str, Any]]
+    cpus: Mapping[str, LockedCpu]
+    cpu_map: CpuMap
+    sources: Sequence[str] = ()
+    defaults: int | None = None
+    """Guests whose CPU depends on defaults; None: nobody counted."""
+    drifts: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    hosts: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
+
+    def html(self) -> str:
+        """The report as one HTML file."""
+        from cpumap.system.templates import filled
+
+        data = {
+            "command": self.command,
+            "sources": list(self.sources),
+            "totals": Counter(str(guest["status"]) for guest in self.guests),
+            "defaults": self.defaults,
+            "guests": self.guests,
+            "cpus": {key: _cpu_sheet(cpu, self.cpu_map) for key, cpu in self.cpus.items()},
+            "drifts": self.drifts,
+            "hosts": self.hosts,
+            "maps": drift_maps(self.guests, self.cpus),
+        }
+        text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+        return filled("report.html.j2", command=self.command, data=text.replace("<", "\\u003c"))
 
 
 def _cpu_sheet(cpu: LockedCpu, cpu_map: CpuMap) -> dict[str, Any]:

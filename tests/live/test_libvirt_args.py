@@ -36,24 +36,30 @@ NEWER = ("emsr_bitmap", "xmm_input")
 """Enlightenments that libvirt 9.0 does not have yet."""
 
 
+PLAIN = {
+    "kind": "kvm",
+    "machine": "pc",
+    "arch": "x86_64",
+    "emulator": X86_64,
+    "vcpu": "<vcpu>2</vcpu>",
+}
+"""What a domain is about, unless a test says otherwise."""
+
+
 def domain(
     cpu: str = "",
     features: str = "",
     timers: str = "",
     devices: str = "",
-    *,
-    kind: str = "kvm",
-    machine: str = "pc",
-    arch: str = "x86_64",
-    emulator: str = X86_64,
-    vcpu: str = "<vcpu>2</vcpu>",
+    **about: str,
 ) -> str:
-    """A domain XML that libvirt takes, with these parts in it."""
+    """A domain XML that libvirt takes, with these parts in it; of `PLAIN`, others if so wished."""
+    said = {**PLAIN, **about}
     return (
-        f"<domain type='{kind}'><name>cpumap-args</name><memory>219100</memory>{vcpu}"
-        f"<os><type arch='{arch}' "
-        f"machine='{machine}'>hvm</type></os><features>{features}</features>{cpu}"
-        f"<clock offset='utc'>{timers}</clock><devices><emulator>{emulator}</emulator>{devices}</devices></domain>"
+        f"<domain type='{said['kind']}'><name>cpumap-args</name><memory>219100</memory>{said['vcpu']}"
+        f"<os><type arch='{said['arch']}' "
+        f"machine='{said['machine']}'>hvm</type></os><features>{features}</features>{cpu}"
+        f"<clock offset='utc'>{timers}</clock><devices><emulator>{said['emulator']}</emulator>{devices}</devices></domain>"
     )
 
 

@@ -184,8 +184,11 @@ def test_a_feature_in_an_msr_that_the_other_qemu_does_not_have(cpu_map: CpuMap) 
 HOST: Components = {2: (0x100, 0x240), 9: (8, 0xA80)}
 
 
+Expected = tuple[str, str, Components | None, dict[str, int] | None]
+
+
 @pytest.mark.parametrize(
-    ("model", "release", "of_host", "known"),
+    "expected",
     [
         ("qemu64", "7.2", None, {}),
         ("Haswell", "7.2", None, {"d.1.ebx": 0x340}),
@@ -200,11 +203,9 @@ def test_xsave_under_kvm(
     old: RecordedSource,
     new: RecordedSource,
     cpu_map: CpuMap,
-    model: str,
-    release: str,
-    of_host: Components | None,
-    known: dict[str, int] | None,
+    expected: Expected,
 ) -> None:
+    model, release, of_host, known = expected
     prediction = under_kvm(model, release, old, new, cpu_map, of_host)
     said = {where: xor for where, xor in predicted(prediction).items() if where.startswith("d.")}
     reasons = [reason for reason in prediction.unknown if "XSAVE" in reason]
