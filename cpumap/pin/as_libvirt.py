@@ -168,7 +168,7 @@ def _feature_pieces(request: CpuRequest, platform: Platform) -> Iterator[str]:
     }
     if request.mode == "custom" and request.model is not None:
         mentioned = {feature.name for feature in request.features}
-        gone = cpu_map.model(request.model).removed.union(removed_features(request.model))
+        gone = {*cpu_map.model(request.model).removed, *removed_features(request.model)}
         states |= dict.fromkeys(sorted(gone - mentioned), False)
     for name, on in states.items():
         if on or _known(name, request, platform):

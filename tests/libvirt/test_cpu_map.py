@@ -69,10 +69,10 @@ def test_features_have_bits_and_migratability(cpu_map: CpuMap) -> None:
 
 def test_a_model_inherits(cpu_map: CpuMap) -> None:
     child = cpu_map.model("Child")
-    assert child.listed == ("sse4.1", "avx2")
-    assert child.features == {"sse4.1", "avx2"}
+    assert child.listed == ("sse4.1",)
+    assert child.features == {"sse4.1"}
     assert child.added == {"avx2"}
-    assert child.removed == {"sse2"}
+    assert child.removed == ("sse2",)
     assert (child.vendor, child.base) == ("Intel", "Parent")
     assert child.signatures == (Signature(6, 85, frozenset({0, 1, 2, 5})),)
     assert (child.decode_host, child.decode_guest) == (True, True)

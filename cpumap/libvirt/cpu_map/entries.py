@@ -58,8 +58,10 @@ class Model(Frozen):
     """Whether a host CPU may be described as this model."""
     decode_guest: bool = True
     added: frozenset[FeatureName] = frozenset()
-    """Of `features`: those which the model did not have when it was first published."""
-    removed: frozenset[FeatureName] = frozenset()
-    """Features which it had once and has no more; none of them is in `features`."""
+    """Features which hypervisors have given the model since it was first published; none of them
+    is in `features`: libvirt looks at them in full checks only.
+    """
+    removed: tuple[FeatureName, ...] = ()
+    """Features which it had once and has no more, as written; none of them is in `features`."""
     base: str | None = None
     where: str = ""

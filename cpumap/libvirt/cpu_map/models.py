@@ -75,16 +75,17 @@ def _resolve(
 
 def _model(element: Any, document: Document, base: Model, known: Known) -> Model:
     listed = dict.fromkeys(base.listed)
-    added, removed = set(base.added), set(base.removed)
+    # What its model gained and lost, libvirt does not tell of one that inherits from that model.
+    added: set[FeatureName] = set()
+    removed: dict[FeatureName, None] = {}
     for name, feature in _model_features(element, document, known):
-        removed.discard(name)
         if yes_in(feature, "removed", document):
             listed.pop(name, None)
-            removed.add(name)
-            continue
-        listed[name] = None
-        if yes_in(feature, "added", document):
+            removed[name] = None
+        elif yes_in(feature, "added", document):
             added.add(name)
+        else:
+            listed[name] = None
     decode = element.find("decode")
     return Model(
         name=named(element, document),
@@ -95,8 +96,8 @@ def _model(element: Any, document: Document, base: Model, known: Known) -> Model
         or base.signatures,
         decode_host=decode is None or yes_in(decode, "host", document),
         decode_guest=decode is None or yes_in(decode, "guest", document),
-        added=frozenset(added & listed.keys()),
-        removed=frozenset(removed),
+        added=frozenset(added - listed.keys()),
+        removed=tuple(removed),
         base=base.name or None,
         where=document.where(element),
     )

@@ -47,7 +47,7 @@ def baseline(
         raise ResolveError("the CPUs are incompatible: they have no feature in common")
     own = {cpu.model for cpu in cpus if cpu.model is not None}
     fit = best_fit(Known(common, vendor), cpu_map, "guest", models, own, blockers)
-    listed = tuple(f for f in guest_policies(fit, cpu_map) if f.name not in NEVER_PASSED)
+    listed = tuple(f for f in guest_policies(fit) if f.name not in NEVER_PASSED)
     if migratable:
         listed = _migratable(
             listed, cpu_map.ordered(fit.model.features & cpu_map.blocking), cpu_map

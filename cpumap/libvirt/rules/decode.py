@@ -60,7 +60,7 @@ def decode(
     fit = best_fit(known, cpu_map, as_, models)
     if as_ == "host":
         return HostCpu("x86_64", fit.model.name, known.vendor, policies(fit), known.identity)
-    features = guest_policies(fit, cpu_map)
+    features = guest_policies(fit)
     return CpuRequest(
         mode="custom", match="exact", model=fit.model.name, vendor=known.vendor, features=features
     )
@@ -108,15 +108,16 @@ def policies(fit: Fit) -> tuple[FeaturePolicy, ...]:
     return (*more, *(FeaturePolicy(name, "disable") for name in fit.less))
 
 
-def guest_policies(fit: Fit, cpu_map: CpuMap) -> tuple[FeaturePolicy, ...]:
+def guest_policies(fit: Fit) -> tuple[FeaturePolicy, ...]:
     """The features of a fit as a guest's `<cpu>` lists them.
 
     What was removed from the model is named too: a QEMU may still have it in its model of that
     name.
     """
     listed = policies(fit)
-    removed = cpu_map.ordered(fit.model.removed - frozenset(fit.more) - frozenset(fit.less))
-    return (*listed, *(FeaturePolicy(name, "disable") for name in removed))
+    mentioned = {feature.name for feature in listed}
+    lost = (name for name in fit.model.removed if name not in mentioned)
+    return (*listed, *(FeaturePolicy(name, "disable") for name in lost))
 
 
 def best_fit(
@@ -193,7 +194,11 @@ def _apart(
 
 def _candidate(model: Model, known: Known, as_: Side, blockers: Blockers) -> _Candidate:
     more, lacking = _apart(model, known, blockers)
-    less = 0 if as_ == "host" else len(lacking) + len(model.removed - known.features - lacking)
+    less = (
+        0
+        if as_ == "host"
+        else len(lacking) + len(frozenset(model.removed) - known.features - lacking)
+    )
     pairs = (less + 1) // 2
     penalty = pairs * (pairs + 2)
     return _Candidate(

@@ -21,11 +21,42 @@ def update(host: HostCpu, request: CpuRequest, cpu_map: CpuMap) -> CpuRequest:
     and maximum stay as they are. Raises `UnknownNameError`, and `ResolveError` when the host cannot be
     described.
     """
+    return without_lost(on_host(host, request, cpu_map), cpu_map)
+
+
+def without_lost(request: CpuRequest, cpu_map: CpuMap) -> CpuRequest:
+    """The request with what its model has lost since it was published named as disabled.
+
+    A hypervisor may still have it in its model of that name. Nothing is said of a model that the
+    map lacks.
+    """
+    model = cpu_map.models.get(request.model or "")
+    if request.mode != "custom" or model is None:
+        return request
+    mentioned = {feature_named(feature, request, cpu_map) for feature in request.features}
+    lost = (FeaturePolicy(name, "disable") for name in model.removed if name not in mentioned)
+    return replace(request, features=(*request.features, *lost))
+
+
+def migratable_copy(host: HostCpu, cpu_map: CpuMap) -> HostCpu:
+    """The host without what the map says blocks migration, whether it has that or lacks it.
+
+    It is what libvirt makes guests of; their domains ask for `invtsc` themselves.
+    """
+    kept = (f for f in host.features if f.name not in cpu_map.blocking)
+    return replace(host, features=tuple(kept))
+
+
+def on_host(host: HostCpu, request: CpuRequest, cpu_map: CpuMap) -> CpuRequest:
+    """The request with host-model, match='minimum' and optional features resolved. Errors as
+    `update`.
+    """
     if request.mode in ("host-passthrough", "maximum", None):
         return request
     takes_hosts = request.mode == "host-model" or request.match == "minimum"
     if not takes_hosts and not any(feature.policy == "optional" for feature in request.features):
         return request
+    host = migratable_copy(host, cpu_map)
     has = features_of_cpu(host, cpu_map)
     judged = {feature_named(f, request, cpu_map): f for f in request.features}
     own = {name: _judged(feature, name in has) for name, feature in judged.items()}
