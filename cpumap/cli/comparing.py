@@ -29,6 +29,7 @@ from cpumap.libvirt.domain import cpu_children, looks_like_xml
 from cpumap.libvirt.rules.baseline import baseline
 from cpumap.libvirt.rules.compare import compare
 from cpumap.libvirt.rules.decode import decode
+from cpumap.libvirt.rules.update import without_lost
 from cpumap.sources.platform import Platform
 from cpumap.system.json_text import json_text
 from cpumap.system.say import put, say
@@ -227,7 +228,10 @@ def run_update(arguments: argparse.Namespace) -> int:
     if isinstance(cpu, HostCpu):
         raise InputError("a host's CPU has nothing to be resolved", arguments.cpu)
     kept = cpu_children(document, _SAYING_NO_MODEL) if document else []
-    _write_cpu(arguments.format, "update", request_on(host, cpu, cpu_map), kept)
+    updated = request_on(host, cpu, cpu_map)
+    if updated.by_libvirt:
+        updated = without_lost(updated, cpu_map)
+    _write_cpu(arguments.format, "update", updated, kept)
     return 0
 
 

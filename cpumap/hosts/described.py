@@ -15,7 +15,7 @@ from cpumap.hosts.read import read_host
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.cpu_map.places import bits_of
 from cpumap.libvirt.rules.compare import features_of_cpu
-from cpumap.libvirt.rules.update import update
+from cpumap.libvirt.rules.update import on_host
 from cpumap.sources.machines import find_machine
 from cpumap.sources.source import Source
 
@@ -87,7 +87,7 @@ def request_on(
         else feature
         for feature in request.features
     )
-    updated = update(host.cpu, replace(request, features=features), cpu_map)
+    updated = on_host(host.cpu, replace(request, features=features), cpu_map)
     own = {feature.name for feature in request.features}
     kept = (
         f

@@ -208,10 +208,14 @@ def test_update() -> None:
         "Haswell-noTSX",
         "Intel",
     )
-    assert [(f.name, f.policy) for f in taken.features] == [
-        ("invtsc", "require"),
-        ("aes", "disable"),
-    ]
+    # HOST has invtsc, and a guest is made of its migratable copy.
+    assert [(f.name, f.policy) for f in taken.features] == [("aes", "disable")]
+    own = update(
+        HOST,
+        parse_request("<cpu mode='host-model'><feature policy='require' name='invtsc'/></cpu>"),
+        MAP,
+    )
+    assert [(f.name, f.policy) for f in own.features] == [("invtsc", "require")]
     optional = "<feature policy='optional' name='{}'/>"
     asked = guest("<model>Penryn</model>" + optional.format("avx2") + optional.format("avx512f"))
     judged = update(HOST, asked, MAP)

@@ -60,13 +60,13 @@ _expand = _function("virCPUExpandFeatures", _int, _int, Pointer)
 _silence = _function("virSetErrorFunc", None, Pointer, ctypes.CFUNCTYPE(None, Pointer, Pointer))
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """libvirt's own words."""
 
 
 def _checked(result: Any, failed: bool) -> Any:
     if failed:
-        raise Refused((_error() or b"").decode())
+        raise RefusedError((_error() or b"").decode())
     return result
 
 
@@ -145,7 +145,7 @@ def _answer(question: dict[str, Any]) -> dict[str, Any]:
     _reset()
     try:
         return {"answer": ANSWERS[question.pop("ask")](**question)}
-    except Refused as refusal:
+    except RefusedError as refusal:
         return {"refused": str(refusal)}
 
 

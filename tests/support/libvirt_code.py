@@ -14,9 +14,8 @@ from typing import Any
 
 from tests.support import libvirt_answers
 from tests.support.paths import TREE
+from tests.support.releases import LIBVIRTS
 
-ROOTS = Path(os.environ.get("CPUMAP_LIBVIRTS") or Path.home() / ".cache/cpumap-libvirts")
-"""Where tools/fetch-libvirts puts one root for each release."""
 LIBRARIES = "usr/lib/x86_64-linux-gnu"
 CPU_MAP = "usr/share/libvirt/cpu_map"
 
@@ -30,7 +29,7 @@ Blocked = Mapping[str, Sequence[str] | None]
 """A list of usable models: each with what keeps it from being run, if anything does."""
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """What libvirt said instead of an answer."""
 
 
@@ -47,7 +46,7 @@ class LibvirtCode:
         return root_of(self.release) / CPU_MAP
 
     def compare(self, host: str, cpu: str, fail: bool = False) -> int:
-        """virCPUCompareResult; 0 incompatible, 1 identical, 2 superset. Raises `Refused`."""
+        """virCPUCompareResult; 0 incompatible, 1 identical, 2 superset. Raises `RefusedError`."""
         return int(self._ask("compare", host=host, cpu=cpu, fail=fail))
 
     def baseline(
@@ -57,16 +56,16 @@ class LibvirtCode:
         migratable: bool = False,
         models: Blocked | None = None,
     ) -> str:
-        """The `<cpu>` of virConnectBaselineCPU. Raises `Refused`."""
+        """The `<cpu>` of virConnectBaselineCPU. Raises `RefusedError`."""
         asked = {"cpus": list(cpus), "expand": expand, "migratable": migratable}
         return str(self._ask("baseline", **asked, models=models))
 
     def decode(self, data: str, guest: bool, models: Blocked | None = None) -> str:
-        """The `<cpu>` that `<cpudata>` are. Raises `Refused`."""
+        """The `<cpu>` that `<cpudata>` are. Raises `RefusedError`."""
         return str(self._ask("decode", data=data, guest=guest, models=models))
 
     def update(self, host: str, cpu: str, models: Blocked | None = None) -> str:
-        """The guest's `<cpu>` resolved as before a start, on a host-model. Raises `Refused`."""
+        """The guest's `<cpu>` resolved as before a start, on a host-model. Raises `RefusedError`."""
         return str(self._ask("update", host=host, cpu=cpu, models=models))
 
     def _ask(self, ask: str, **arguments: Any) -> Any:
@@ -78,13 +77,13 @@ class LibvirtCode:
         assert line, f"libvirt {self.release} ended over {ask} {arguments}"
         said = json.loads(line)
         if "refused" in said:
-            raise Refused(said["refused"])
+            raise RefusedError(said["refused"])
         return said["answer"]
 
 
 def root_of(release: str) -> Path:
     """The root in which this release is installed."""
-    return ROOTS / f"libvirt-{release}"
+    return LIBVIRTS / f"libvirt-{release}"
 
 
 @contextmanager

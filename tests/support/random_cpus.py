@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -54,6 +55,37 @@ class RandomCpus:
         )
         match = self.seed.choice(MATCHES)
         return f"<cpu{match}><model>{name}</model>{vendor}{inside}</cpu>"
+
+    def host_model(self) -> str:
+        """A CPU as domain capabilities describe a host: nothing but required and disabled."""
+        xml = re.sub(r"<cpu[^>]*>", "<cpu match='exact'>", self.guest(), count=1)
+        return re.sub(
+            "policy='(force|optional|forbid)'",
+            lambda _: f"policy='{self.seed.choice(('require', 'disable'))}'",
+            xml,
+        )
+
+    def relative(self) -> str:
+        """A guest's `<cpu>`, half of them host-model."""
+        guest = self.guest()
+        if self.seed.random() < 0.5:
+            return guest
+        model = r"<cpu[^>]*><model>[^<]*</model>(<vendor>[^<]*</vendor>)?"
+        return re.sub(model, "<cpu mode='host-model'>", guest)
+
+    def usable(self) -> dict[str, list[str] | None]:
+        """A hypervisor's models, each with what keeps it from being run, or None."""
+        names = list(self.cpu_map.models)
+        chosen = self.seed.sample(names, self.seed.randrange(len(names) // 2, len(names) + 1))
+        return {name: self._blockers(name) for name in sorted(chosen)}
+
+    def _blockers(self, model: str) -> list[str] | None:
+        if self.seed.random() < 0.4:
+            return None
+        own = sorted(self.cpu_map.models[model].features)
+        more = self._features(self.seed.choice([0, 0, 1]))
+        blocked = self.seed.sample(own, min(len(own), self.seed.choice([1, 2, 6])))
+        return list(dict.fromkeys(map(str, [*blocked, *more])))
 
     def data(self) -> CpuidData:
         """CPUID data near to one model's: its features, some changed, and a model's numbers."""

@@ -15,6 +15,14 @@ from cpumap.libvirt.rules.decode import NO_BLOCKERS, Blockers, Known, best_fit, 
 from cpumap.libvirt.words import NEVER_PASSED
 
 
+NEVER_MIGRATED = frozenset({FeatureName("invtsc")})
+"""Features with which QEMU refuses to migrate a guest, unless its domain names a frequency.
+
+A CPU map may mark more (libvirt's has xsaves); those are left out of what is added to a model, but
+stay in a model that has them, as with libvirt.
+"""
+
+
 def baseline(
     cpus: Sequence[Cpu],
     cpu_map: CpuMap,
@@ -49,9 +57,7 @@ def baseline(
     fit = best_fit(Known(common, vendor), cpu_map, "guest", models, own, blockers)
     listed = tuple(f for f in guest_policies(fit) if f.name not in NEVER_PASSED)
     if migratable:
-        listed = _migratable(
-            listed, cpu_map.ordered(fit.model.features & cpu_map.blocking), cpu_map
-        )
+        listed = _migratable(listed, cpu_map.ordered(fit.model.features & NEVER_MIGRATED), cpu_map)
     cpu = CpuRequest(
         arch=next((cpu.arch for cpu in cpus if cpu.arch), None),
         mode="custom",
@@ -67,7 +73,9 @@ def baseline(
 def _migratable(
     listed: tuple[FeaturePolicy, ...], of_model: tuple[FeatureName, ...], cpu_map: CpuMap
 ) -> tuple[FeaturePolicy, ...]:
-    """The features without those that block migration; one that the model has must be disabled."""
+    """The features without those that block migration; what QEMU never migrates of the model is
+    disabled.
+    """
     named = {feature.name for feature in listed if feature.policy == "disable"}
     kept = (f for f in listed if f.policy != "require" or f.name not in cpu_map.blocking)
     return (*kept, *(FeaturePolicy(name, "disable") for name in of_model if name not in named))

@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cpumap.cpu.host import HostCpu
+from cpumap.cpu.names import PropertyName
 from cpumap.cpu.request import CpuRequest, FeaturePolicy
 from cpumap.errors import ResolveError
 from cpumap.libvirt.cpu_map.map import CpuMap
@@ -33,7 +34,7 @@ def without_lost(request: CpuRequest, cpu_map: CpuMap) -> CpuRequest:
     model = cpu_map.models.get(request.model or "")
     if request.mode != "custom" or model is None:
         return request
-    mentioned = {feature_named(feature, request, cpu_map) for feature in request.features}
+    mentioned = {cpu_map.feature_of(PropertyName(f.name)) for f in request.features}
     lost = (FeaturePolicy(name, "disable") for name in model.removed if name not in mentioned)
     return replace(request, features=(*request.features, *lost))
 
