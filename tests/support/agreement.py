@@ -16,10 +16,11 @@ from cpumap.hosts.read import read_cpus, read_host
 from cpumap.libvirt.cpu_element import cpu_element
 from cpumap.libvirt.cpu_map.load import load_cpu_map
 from cpumap.libvirt.domain import parse_request
-from cpumap.libvirt.rules.baseline import NEVER_GIVEN, baseline
+from cpumap.libvirt.rules.baseline import baseline
 from cpumap.libvirt.rules.compare import compare, features_of_cpu
 from cpumap.libvirt.rules.decode import decode
 from cpumap.libvirt.rules.update import update
+from cpumap.libvirt.words import NEVER_PASSED
 from tests.support.libvirt_code import LibvirtCode, RefusedError
 from tests.support.random_cpus import RandomCpus
 
@@ -187,5 +188,5 @@ def _as_given(essence: tuple[object, ...]) -> tuple[object, ...]:
     """Without what the QEMU driver leaves out: the code asked here is below it."""
     *rest, features = essence
     assert isinstance(features, list)
-    dropped = {f"require {name}" for name in NEVER_GIVEN}
+    dropped = {f"require {name}" for name in NEVER_PASSED}
     return (*rest, [feature for feature in features if feature not in dropped])

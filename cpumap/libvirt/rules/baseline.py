@@ -14,7 +14,6 @@ from cpumap.libvirt.rules.compare import features_of_cpu
 from cpumap.libvirt.rules.decode import NO_BLOCKERS, Blockers, Known, best_fit, guest_policies
 from cpumap.libvirt.words import NEVER_PASSED
 
-
 NEVER_MIGRATED = frozenset({FeatureName("invtsc")})
 """Features with which QEMU refuses to migrate a guest, unless its domain names a frequency.
 
