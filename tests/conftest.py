@@ -65,6 +65,28 @@ def private_cache(
 
 
 @pytest.fixture(scope="session")
+def path_without_qemu(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A PATH with every program of this one but QEMU's."""
+    directory = tmp_path_factory.mktemp("bin")
+    for place in os.environ["PATH"].split(os.pathsep):
+        programs = Path(place).iterdir() if Path(place).is_dir() else ()
+        for program in programs:
+            link = directory / program.name
+            if not program.name.startswith("qemu-system-") and not link.is_symlink():
+                link.symlink_to(program)
+    return str(directory)
+
+
+@pytest.fixture(autouse=True)
+def no_qemu_by_chance(
+    request: pytest.FixtureRequest, path_without_qemu: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keeps tests that name no QEMU from asking the one that happens to be on PATH."""
+    if request.node.get_closest_marker("live") is None:
+        monkeypatch.setenv("PATH", path_without_qemu)
+
+
+@pytest.fixture(scope="session")
 def qemus() -> Mapping[str, Path]:
     """The QEMU binaries under test by release (`7.2`), each one there and executable."""
     return _qemus(RELEASES)

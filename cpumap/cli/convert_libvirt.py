@@ -13,7 +13,7 @@ from cpumap.pin.resolve import Choices
 from cpumap.sources.choose import Wanted
 from cpumap.sources.libvirt import Hypervisor
 from cpumap.system.json_text import json_text
-from cpumap.system.say import flush, put, put_line, say
+from cpumap.system.say import flush, put, put_line, say, say_once
 
 
 def run_convert_libvirt(arguments: argparse.Namespace) -> int:
@@ -57,6 +57,7 @@ def _converter(hypervisor: Hypervisor, arguments: argparse.Namespace) -> Convert
             arguments.qmp,
             arguments.recorded,
             arguments.accel,
+            tell=say_once,
             cache=not arguments.no_cache,
         ),
         arguments.live,

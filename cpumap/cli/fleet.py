@@ -22,7 +22,7 @@ from cpumap.libvirt.words import libvirt_map
 from cpumap.pin.resolve import Choices
 from cpumap.sources.choose import Wanted
 from cpumap.system.files import write_atomically
-from cpumap.system.say import say
+from cpumap.system.say import say, say_once
 
 if TYPE_CHECKING:
     from cpumap.fleet.report import ConvertReport
@@ -165,6 +165,7 @@ def fleet_answers(arguments: argparse.Namespace, *, keep: bool) -> Answers:
         arguments.qmp,
         arguments.recorded,
         arguments.accel,
+        tell=say_once,
         cache=not arguments.no_cache,
     )
     choices = Choices(

@@ -193,10 +193,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(words: Sequence[str]) -> int:
     named = words[0] if words and words[0] in COMMANDS else ""
     words, after = cut(words) if named == "hook" else (words, [])
-    arguments = parser(named).parse_args(words)
+    commands = parser(named)
+    _refuse_empty(commands, words, after)
+    arguments = commands.parse_args(words)
     if after:
         arguments.words = after
     return _function(arguments.command, "run")(arguments)
+
+
+def _refuse_empty(
+    commands: argparse.ArgumentParser, words: Sequence[str], hook_words: Sequence[str]
+) -> None:
+    """A script's variable that is not set names nothing: no QEMU, no directory. Of a hook's words
+    some may be empty.
+    """
+    for option, value in zip(words, [*words[1:], None], strict=False):
+        if option.startswith("--") and (option.endswith("=") or value == "") and not hook_words:
+            commands.error(f"argument {option.rstrip('=')}: is empty")
 
 
 def _flushed() -> int:

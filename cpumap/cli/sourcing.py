@@ -8,6 +8,7 @@ import argparse
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cpumap.cpu.request import CpuRequest
@@ -16,7 +17,7 @@ from cpumap.libvirt.cpu_map.load import load_cpu_map
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.sources.choose import Wanted, choose_source, connected_source, may_run
 from cpumap.sources.source import Source
-from cpumap.system.say import say
+from cpumap.system.say import say, say_once
 
 if TYPE_CHECKING:
     from cpumap.hosts.described import DescribedHost
@@ -68,22 +69,24 @@ def open_cpu_map(arguments: argparse.Namespace) -> CpuMap:
 def open_source(
     arguments: argparse.Namespace, request: CpuRequest | None = None
 ) -> Iterator[Source]:
-    """The source that the options name; without any, the domain's emulator or a recording, said
-    on stderr.
+    """The source that the options name; without any, the domain's emulator, the QEMU on PATH or a
+    recording, said on stderr.
     """
+    request = _believed(arguments, request or CpuRequest(accel="tcg"))
     wanted = Wanted(
         arguments.qemu,
         arguments.qmp,
         arguments.recorded,
         arguments.accel,
         arguments.machine,
+        tell=say_once,
         cache=not arguments.no_cache,
     )
     if arguments.connect:
-        with _connected(arguments, wanted, request or CpuRequest(accel="tcg")) as source:
+        with _connected(arguments, wanted, request) as source:
             yield source
         return
-    source = choose_source(wanted, request or CpuRequest(accel="tcg"))
+    source = choose_source(wanted, request)
     if not (arguments.qemu or arguments.qmp or arguments.recorded):
         say(f"answers from {source.label}")
     if source.accel == "kvm" and not source.own_host and not getattr(arguments, "host", None):
@@ -100,7 +103,8 @@ def start_qemu(arguments: argparse.Namespace, request: CpuRequest) -> QemuSource
     """
     from cpumap.sources.live import QemuSource
 
-    own = request.emulator if request.emulator and may_run(request.emulator, say) else None
+    emulator = _believed(arguments, request).emulator
+    own = emulator if emulator and may_run(emulator, say_once) else None
     binary = arguments.qemu or own
     if (
         arguments.qmp
@@ -113,6 +117,13 @@ def start_qemu(arguments: argparse.Namespace, request: CpuRequest) -> QemuSource
             f"{arguments.command} starts guests: name a QEMU binary that is here with --qemu PATH"
         )
     return QemuSource(binary, arguments.accel or request.accel)
+
+
+def _believed(arguments: argparse.Namespace, request: CpuRequest) -> CpuRequest:
+    """The request; where a document came on standard input, without the emulator that it names."""
+    words = vars(arguments).values()
+    came = any(word == "-" or (isinstance(word, list) and "-" in word) for word in words)
+    return replace(request, emulator=None) if came else request
 
 
 @contextmanager

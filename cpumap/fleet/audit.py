@@ -4,7 +4,7 @@ what.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cpumap.arch.known import target_of
@@ -54,6 +54,8 @@ class Case:
     edited: CpuRequest | None = None
     refused: str = ""
     """Why their definitions ask for no CPU any more."""
+    own: bool = False
+    """Whether their definitions, read again, name the emulator. A lock alone has nothing run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,20 +83,25 @@ class Audited:
 
 
 def cases(
-    lock: Lock, present: Lock | None = None, refused: Mapping[str, str] | None = None
+    lock: Lock,
+    present: Lock | None = None,
+    refused: Mapping[str, str] | None = None,
+    files: Collection[str] = (),
 ) -> list[Case]:
     """The lock's guests by CPU; where their definitions were read again, by what they ask for now
     as well.
 
-    `refused` says of guests why their definitions ask for no CPU any more.
+    `refused` says of guests why their definitions ask for no CPU any more; `files` are those whose
+    definitions are files of their own.
     """
     refused = refused or {}
     found: dict[object, Case] = {}
     for guest, key in lock.guests.items():
         edited = _edited(lock, present, guest) if present else None
         reason = refused.get(guest, "")
-        of = key, edited and question_key(edited), reason
-        case = found.get(of, Case(key, (), edited, reason))
+        own = guest in files
+        of = key, edited and question_key(edited), reason, own
+        case = found.get(of, Case(key, (), edited, reason, own))
         found[of] = replace(case, guests=(*case.guests, guest))
     return list(found.values())
 
@@ -124,7 +131,7 @@ def audit_case(
     try:
         if case.refused:
             return Audited(case, None, refused=case.refused)
-        source = answers.source(request)
+        source = answers.source(request, own=case.own)
         cpu = resolve(
             request, expand(request, Platform(source, answers.cpu_map, machine)), answers.choices
         )

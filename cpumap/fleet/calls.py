@@ -144,7 +144,12 @@ def audit(
     present = None if fleet is None else fleet.lock()
     audited = [
         audit_case(case, lock.cpus[case.key], answers, machine=machine, guests=guests)
-        for case in cases(lock, present, None if fleet is None else fleet.missing)
+        for case in cases(
+            lock,
+            present,
+            None if fleet is None else fleet.missing,
+            () if fleet is None else fleet.files,
+        )
     ]
     return Findings(lock, present, audited, answers.labels)
 

@@ -93,6 +93,8 @@ class Stored:
     number: int
     name: str
     data: bytes
+    is_file: bool = False
+    """Whether it is a file of its own: of an archive's members, the emulator is never run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,8 @@ class Question:
     number: int
     key: Key
     request: CpuRequest
+    is_file: bool = False
+    """As of the document."""
 
 
 class _Change(NamedTuple):
@@ -188,7 +192,7 @@ def _convert(document: Stored, known: _Learnt) -> Outcome | Question:
     try:
         parsed = Document.parse(document.data, document.name, DomainError)
         gist = read_gist(document.data, parsed.root) if parsed.root.tag == "domain" else None
-        change = known.changes.get(gist.text) if gist else None
+        change = known.changes.get(_kind_of(document, gist)) if gist else None
         if gist is None or change is None:
             return _asked(document, parsed, gist, known)
         return _outcome(document, change.answer, edited(document.data, gist.outside(change.edits)))
@@ -207,10 +211,10 @@ def _asked(
         return Outcome(document.number, document.name, "skipped", reason)
     request = request_of(parsed)
     refuse_topology(request)  # questions are of one vCPU
-    key = question_key(request)
+    key = (*question_key(request), document.is_file)
     answer = known.answers.get(key)
     if answer is None:
-        return Question(document.number, key, request)
+        return Question(document.number, key, request, document.is_file)
     if answer.status != "converted":
         reason = f"{document.name}:{request.where.rpartition(':')[2]}: {answer.reason}"
         return Outcome(
@@ -227,8 +231,15 @@ def _asked(
     content = edited(document.data, edits)
     lasting = gist.within(edits) if gist else None
     if gist is not None and lasting is not None:
-        known.changes[gist.text] = _Change(answer, () if content == document.data else lasting)
+        known.changes[_kind_of(document, gist)] = _Change(
+            answer, () if content == document.data else lasting
+        )
     return _outcome(document, answer, content)
+
+
+def _kind_of(document: Stored, gist: Gist) -> bytes:
+    """What documents with the same answer share."""
+    return gist.text if document.is_file else b"\0" + gist.text
 
 
 def _edits(document: Stored, parsed: Document, answer: Answer) -> list[Edit]:
@@ -316,6 +327,8 @@ class Answers:
     keep: bool = False
     """Whether to keep every explicit CPU in `cpus`, for a report or a lock."""
     cpus: dict[int, ExplicitCpu] = field(default_factory=dict)
+    own: set[int] = field(default_factory=set)
+    """Those of them that the domain's own emulator may be asked about."""
     asked: int = 0
     _known: dict[Key, Answer] = field(default_factory=dict)
     _sources: dict[Any, Source] = field(default_factory=dict)
@@ -342,7 +355,7 @@ class Answers:
             vcpus=1 if topology is None else topology.count,
         )
         try:
-            source = self.source(request)
+            source = self.source(request, own=question.is_file)
             platform = Platform(source, self.cpu_map)
             meant, expansion = expand_on(self.host, request, platform)
             cpu = resolve(meant, expansion, self.choices)
@@ -358,6 +371,7 @@ class Answers:
             )
         if self.keep:
             self.cpus[self.asked] = cpu
+            self.own |= {self.asked} if question.is_file else set()
         element, arguments = domain_parts(cpu, self.words, (_KEPT_HERE,))
         notes = *cpu.notes, *(f"will differ: {line}" for line in drift)
         shared = tuple(map(sys.intern, arguments))  # nearly the same in every answer
@@ -399,8 +413,13 @@ class Answers:
             raise InputError(f"the domain names no machine type that could become {new}")
         return new
 
-    def source(self, request: CpuRequest) -> Source:
-        """The source for this request, opened once. Errors: `UnknownNameError`, `SourceError`."""
+    def source(self, request: CpuRequest, *, own: bool = False) -> Source:
+        """The source for this request, opened once. Errors: `UnknownNameError`, `SourceError`.
+
+        `own`: its emulator may be run, since a file of the fleet names it.
+        """
+        if not own:
+            request = replace(request, emulator=None)
         named = self.wanted.qemu or self.wanted.qmp or self.wanted.recorded
         kind = (request.accel, request.arch)
         key = kind if named else (*kind, request.emulator, request.machine)

@@ -62,6 +62,8 @@ class Locking:
 
     answers: Answers
     guests: dict[str, str] = field(default_factory=dict)
+    files: set[str] = field(default_factory=set)
+    """Those whose emulator a file of their own names."""
     missing: dict[str, str] = field(default_factory=dict)
     """Guest without a CPU that can be said → why."""
 
@@ -70,6 +72,8 @@ class Locking:
         for item in group:
             if item.outcome.answer in self.answers.cpus:
                 self.guests[item.source.name] = str(item.outcome.answer)
+                if item.outcome.answer in self.answers.own:
+                    self.files.add(item.source.name)
             elif item.outcome.status != "skipped":
                 self.missing[item.source.name] = item.outcome.reason
 
@@ -83,10 +87,11 @@ class Locking:
         cpus = {
             str(number): cpu for number, cpu in self.answers.cpus.items() if str(number) in used
         }
-        return Lock({key: self._locked(cpu, guests) for key, cpu in cpus.items()}, self.guests)
+        return Lock({key: self._locked(key, cpu, guests) for key, cpu in cpus.items()}, self.guests)
 
-    def _locked(self, cpu: ExplicitCpu, guests: bool) -> LockedCpu:
-        guest = guest_of(cpu, self.answers.source(cpu.request)) if guests else None
+    def _locked(self, key: str, cpu: ExplicitCpu, guests: bool) -> LockedCpu:
+        own = int(key) in self.answers.own
+        guest = guest_of(cpu, self.answers.source(cpu.request, own=own)) if guests else None
         return replace(locked_cpu(cpu), guest=guest)
 
 

@@ -148,7 +148,8 @@ def _read(
         data = source.data
         if source.path is not None:
             data, batch.statuses[place] = read_whole(source.path)
-        batch.documents[place] = Stored(number, source.name, data or b"")
+        is_file = source.path is not None
+        batch.documents[place] = Stored(number, source.name, data or b"", is_file)
         batch.size += len(data or b"")
     except CpumapError as err:
         batch.decided[place] = failure(number, source.name, err)

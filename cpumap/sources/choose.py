@@ -1,9 +1,10 @@
-"""Which source answers: the one that was named, else the domain's own emulator, else a
-recording.
+"""Which source answers: the one that was named, else the domain's own emulator if it is trusted,
+else the QEMU on PATH, else a recording.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,10 +16,10 @@ from cpumap.cpu.machine_type import machine_type, release
 from cpumap.cpu.names import Accel
 from cpumap.cpu.request import CpuRequest
 from cpumap.cpu.vendors import vendor_of
-from cpumap.errors import UnknownNameError, one_of
+from cpumap.errors import SourceError, UnknownNameError, one_of
 from cpumap.sources.machines import advice, has_machine
 from cpumap.sources.source import Source
-from cpumap.system.trust import reason_not_to_run
+from cpumap.system.trust import program, reason_not_to_run
 
 if TYPE_CHECKING:
     from cpumap.sources.libvirt import Hypervisor
@@ -76,6 +77,8 @@ def choose_source(wanted: Wanted, request: CpuRequest) -> Source:
         return _recorded(wanted.recorded, accel, request)
     if wanted.start and request.emulator and may_run(request.emulator, wanted.tell):
         return started(request.emulator, accel, cache=wanted.cache)
+    if wanted.start and (source := _on_path(wanted, request, accel)):
+        return source
     return recorded_for(wanted.machine or request.machine, accel, _recorded_target(request))
 
 
@@ -89,6 +92,23 @@ def may_run(emulator: str, tell: Callable[[str], None] | None = None) -> bool:
     return not reason
 
 
+def _on_path(wanted: Wanted, request: CpuRequest, accel: Accel) -> Source | None:
+    """The QEMU on PATH, where it starts and knows the machine type."""
+    target = target_of(request.arch or DEFAULT.name)
+    binary = program(f"qemu-system-{target}")
+    if binary is None or (accel == "kvm" and not os.access("/dev/kvm", os.R_OK | os.W_OK)):
+        return None
+    try:
+        source = started(binary, accel, cache=wanted.cache)
+    except SourceError:
+        return None  # what cannot be asked knows nothing
+    machine = wanted.machine or request.machine
+    if machine is None or has_machine(source, machine):
+        return source
+    source.close()
+    return None
+
+
 def connected_source(hypervisor: Hypervisor, wanted: Wanted, request: CpuRequest) -> Source:
     """The QEMU that this libvirt would start for the request: started if it is on this machine,
     else its recording.
@@ -99,8 +119,11 @@ def connected_source(hypervisor: Hypervisor, wanted: Wanted, request: CpuRequest
         return choose_source(wanted, request)
     accel = wanted.accel or request.accel
     arch = request.arch or DEFAULT.name
-    emulator = request.emulator or hypervisor.emulator(arch, request.machine, accel)
-    if hypervisor.is_local and may_run(emulator, wanted.tell):
+    own = request.emulator
+    emulator = own or hypervisor.emulator(arch, request.machine, accel)
+    # What libvirt itself names is the word of whoever named libvirt.
+    runs = may_run(own, wanted.tell) if own else os.access(emulator, os.X_OK)
+    if hypervisor.is_local and runs:
         return started(emulator, accel, cache=wanted.cache)
     return _recorded(str(release(hypervisor.version()).series), accel, request)
 

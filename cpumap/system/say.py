@@ -11,6 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from functools import cache
 from typing import TextIO
 
 from cpumap.errors import SourceError
@@ -63,6 +64,12 @@ def say_line(line: str) -> None:
     text = _FORGED_LINE.sub(r"\\u000a", plain_lines(line))
     with contextlib.suppress(OSError, ValueError):  # nobody is there to be told
         print(text, file=sys.stderr)
+
+
+@cache
+def say_once(message: str) -> None:
+    """As `say`, and not again what was said before."""
+    say(message)
 
 
 def put(text: str) -> None:

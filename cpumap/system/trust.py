@@ -16,6 +16,15 @@ _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 """An access control list that lets somebody write shows in the group's bits (acl(5))."""
 
 
+def program(name: str) -> str | None:
+    """The program of this name in an absolute directory of PATH; None where there is none."""
+    for directory in os.environ.get("PATH", "").split(os.pathsep):
+        path = Path(directory, name)
+        if path.is_absolute() and path.is_file() and os.access(path, os.X_OK):
+            return str(path)
+    return None
+
+
 def reason_not_to_run(path: str) -> str:
     """Why a program must not be run on a document's word; empty when it may be.
 

@@ -227,3 +227,15 @@ def test_parser_of_one_command_imports_no_other() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
     assert parser().format_help().startswith("usage: cpumap")
+
+
+@pytest.mark.parametrize(
+    "option", ["--qemu", "--recorded", "--host", "--machine", "--target-qemu", "--cpu-map", "--qmp"]
+)
+@pytest.mark.parametrize("form", [["{}", ""], ["{}="]])
+def test_an_empty_value_names_nothing(
+    option: str, form: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [word.format(option) for word in form]
+    assert main(["translate", *words, "data/examples/web-server.xml"]) == 2
+    assert f"argument {option}: is empty" in capsys.readouterr().err
