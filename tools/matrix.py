@@ -40,11 +40,16 @@ from cpumap.system.files import write_atomically
 
 PAIRS = (
     ("5.2", "7.2"),
+    ("7.2", "8.2-ubuntu"),
+    ("8.2-ubuntu", "10.0.2"),
+    ("10.0.2", "10.0"),
+    ("10.0", "10.0.2"),
     ("7.2", "10.0"),
     ("10.0", "11.1"),
     ("5.2", "11.1"),
     ("7.2", "11.1"),
     ("11.1", "10.0"),
+    ("10.0.2", "8.2-ubuntu"),
 )
 STYLES: tuple[Style, ...] = ("naive", "libvirt", "static", "ours")
 TITLES = ("`-cpu Model`", "Model and every feature", "`base` and static expansion", "cpumap")
@@ -313,7 +318,7 @@ def main() -> int:
         "--read", action="store_true", help="measure nothing: the section is on standard input"
     )
     arguments = parser.parse_args()
-    matrix = Matrix(Bench(qemus.releases()), arguments.every)
+    matrix = Matrix(Bench(qemus.builds()), arguments.every)
     try:
         for name in arguments.only.split(","):
             section = sys.stdin.read().strip() if arguments.read else _measured(matrix, name)

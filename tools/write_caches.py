@@ -1,7 +1,7 @@
 """Writes data/x86_64/caches.json: what each QEMU says in the CPUID leaves about caches, which no CPU
 property describes.
 
-    tools/write_caches.py [QEMU...]      default: every $CPUMAP_QEMUS/bin/qemu-X.Y
+    tools/write_caches.py [QEMU...]      default: every $CPUMAP_QEMUS/bin/qemu-X.Y; others stay
 
 Every model with a cache table of its own, and the common tables by vendor, are looked at by a guest
 (tcg) under each combination of the properties that act on these leaves. The guest has two dies of
@@ -21,9 +21,9 @@ from pathlib import Path
 import qemus
 
 from cpumap.cpu.expansion import CpuModel
-from cpumap.cpu.machine_type import of_family, release
+from cpumap.cpu.machine_type import Release, of_family, release
 from cpumap.cpu.names import PropertyName, Value
-from cpumap.move.adapt import has_cache_table, machine_of_release
+from cpumap.move.adapt import has_cache_table, newest_machine
 from cpumap.move.caches import CACHE_LEAVES, CACHE_PROPERTIES, RECORDED_ON
 from cpumap.proof.guest import GuestCpu, probe
 from cpumap.qemu.arguments import cpu_arguments, smp_option
@@ -45,21 +45,26 @@ Case = tuple[str, str, dict[PropertyName, Value]]
 
 def main() -> None:
     binaries = [Path(name) for name in sys.argv[1:]] or list(qemus.releases().values())
-    leaves: dict[str, int] = {}
-    releases = {}
+    path = data_path("x86_64", "caches.json")
+    stored = json.loads(path.read_bytes())
+    leaves: dict[str, int] = {json.dumps(leaf): at for at, leaf in enumerate(stored["leaves"])}
+    releases: dict[str, dict[str, dict[str, int]]] = stored["releases"]
     for binary in binaries:
         with QemuSource(binary) as source:
-            releases[release(source.version).series] = _recorded(source, leaves)
-    ordered = {str(name): tables for name, tables in sorted(releases.items())}
-    write_atomically(
-        data_path("x86_64", "caches.json"),
-        _text(ordered, [json.loads(text) for text in leaves]).encode(),
-    )
+            releases[source.build().name] = _recorded(source, leaves)
+    ordered = {name: releases[name] for name in sorted(releases, key=_age)}
+    known = [json.loads(text) for text in leaves]
+    write_atomically(path, _text(stored["same_as"], ordered, known).encode())
+
+
+def _age(name: str) -> tuple[Release, str]:
+    version, _, vendor = name.partition("-")
+    return release(version), vendor
 
 
 def _recorded(source: QemuSource, leaves: dict[str, int]) -> dict[str, dict[str, int]]:
     """Cache table → properties that are on → index into the list of what leaves hold."""
-    machine = machine_of_release(source, release(source.version))
+    machine = newest_machine(source)
     cases = list(_cases(source))
 
     def look(case: Case) -> GuestCpu:
@@ -93,7 +98,7 @@ def _recorded(source: QemuSource, leaves: dict[str, int]) -> dict[str, dict[str,
 
 
 def _cases(source: QemuSource) -> Iterator[Case]:
-    newest = machine_of_release(source, release(source.version))
+    newest = newest_machine(source)
     eras = list(_eras(source))
     tables = [
         definition.name
@@ -128,13 +133,18 @@ def _eras(source: QemuSource) -> Iterator[dict[PropertyName, Value]]:
             yield era
 
 
-def _text(releases: Mapping[str, Mapping[str, Mapping[str, int]]], leaves: list[object]) -> str:
+def _text(
+    same_as: Mapping[str, str],
+    releases: Mapping[str, Mapping[str, Mapping[str, int]]],
+    leaves: list[object],
+) -> str:
     lines = [
         f"  {json.dumps(name)}: {{\n{_rows(tables)}\n  }}" for name, tables in releases.items()
     ]
     facts = ",\n".join(f"  {json.dumps(entry)}" for entry in leaves)
     return (
-        '{\n "schema": "cpumap.caches/1",\n "releases": {\n'
+        '{\n "schema": "cpumap.caches/2",\n'
+        + f' "same_as": {json.dumps(same_as)},\n "releases": {{\n'
         + ",\n".join(lines)
         + f'\n }},\n "leaves": [\n{facts}\n ]\n}}\n'
     )

@@ -69,7 +69,7 @@ def targeted(
             place = stack.enter_context(
                 closing(opened(target.qemu, platform.source, cache=not arguments.no_cache))
             )
-        moved, drift = held(cpu, expansion, platform, target, place)
-    for line in drift:
-        say(f"will differ: {line}")
+        moved, told = held(cpu, expansion, platform, target, place)
+    for line in told:
+        say(line)
     return moved

@@ -25,6 +25,19 @@ class Build(Frozen):
         """Whether both are known to be one QEMU."""
         return bool(self.offers) and self == other
 
+    @property
+    def name(self) -> str:
+        """As recordings and facts are called: `10.0.13`, `8.2.2-ubuntu`."""
+        return f"{self.version}-{self.vendor.lower()}" if self.vendor else self.version
+
+    def has_code_of(self, other: Build) -> bool:
+        """Whether both are one version by one vendor, whoever packaged it.
+
+        Of a vendor's version there are builds with more in them, and they offer more.
+        """
+        same = self.name == other.name
+        return same and (not self.vendor or self.offers == other.offers)
+
     def __str__(self) -> str:
         return f"{self.version} ({self.vendor or self.package})" if self.package else self.version
 

@@ -8,16 +8,16 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cpumap.arch.known import target_of
+from cpumap.cpu.build import Build
 from cpumap.cpu.expansion import Context, CpuModel
 from cpumap.cpu.explicit import ExplicitCpu
-from cpumap.cpu.machine_type import release
 from cpumap.cpu.names import PropertyName, Value
 from cpumap.cpu.request import CpuRequest
 from cpumap.errors import CpumapError
 from cpumap.fleet.convert import Answers, question_key
 from cpumap.fleet.lock import Lock, LockedCpu, guest_of
 from cpumap.libvirt.cpu_map.places import feature_place
-from cpumap.move.adapt import Adapted, Unnamed, machine_of_release
+from cpumap.move.adapt import Adapted, Unnamed, era_of
 from cpumap.move.hold import foreseen
 from cpumap.move.predict import NOTHING, Prediction
 from cpumap.pin.expand import expand, shown
@@ -207,8 +207,8 @@ def _as_if(
     here, there = locked.context, now.context
     if here.whose.is_same(there.whose):
         return before, after
-    _fill(before, after, _of_release(source, here.qemu, now.model))
-    _fill(after, before, _of_release(_recorded(here), there.qemu, locked.model))
+    _fill(before, after, _of_release(source, here.whose, now.model))
+    _fill(after, before, _of_release(_recorded(here), there.whose, locked.model))
     return before, after
 
 
@@ -222,11 +222,13 @@ def _fill(
             lacking[name] = full[name]
 
 
-def _of_release(source: Source | None, version: str, model: str) -> Mapping[PropertyName, Value]:
-    """The model on the source's machine type for another QEMU release."""
-    if source is None:
+def _of_release(source: Source | None, build: Build, model: str) -> Mapping[PropertyName, Value]:
+    """The model on the source's machine type for another QEMU's release; nothing where there is
+    none.
+    """
+    machine = source and era_of(source, build)
+    if source is None or not machine:
         return {}
-    machine = machine_of_release(source, release(version))
     try:
         return source.realise(machine, CpuModel(model)).properties
     except CpumapError:

@@ -360,7 +360,7 @@ class Answers:
             meant, expansion = expand_on(self.host, request, platform)
             cpu = resolve(meant, expansion, self.choices)
             machine = self._new_machine(request, cpu)
-            cpu, drift = self._held(cpu, expansion, platform, machine)
+            cpu, told = self._held(cpu, expansion, platform, machine)
         except CpumapError as err:
             status: Status = "refused" if err.exit_code == 1 else "failed"
             return Answer(
@@ -373,14 +373,14 @@ class Answers:
             self.cpus[self.asked] = cpu
             self.own |= {self.asked} if question.is_file else set()
         element, arguments = domain_parts(cpu, self.words, (_KEPT_HERE,))
-        notes = *cpu.notes, *(f"will differ: {line}" for line in drift)
+        notes = *cpu.notes, *told
         shared = tuple(map(sys.intern, arguments))  # nearly the same in every answer
         return Answer(self.asked, element, shared, machine, notes)
 
     def _held(
         self, cpu: ExplicitCpu, expansion: Expansion, platform: Platform, machine: str | None
     ) -> tuple[ExplicitCpu, tuple[str, ...]]:
-        """The CPU where it will run, and what will differ there."""
+        """The CPU where it will run, and what is to be said of it there."""
         if self.target is None and machine is None:
             return cpu, ()
         from cpumap.move.target import Target, held

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from cpumap.arch.known import arch_of, must_run
+from cpumap.cpu.build import Build
 from cpumap.cpu.expansion import Context, CpuModel
 from cpumap.cpu.explicit import ExplicitCpu
-from cpumap.cpu.machine_type import Release, nearest, release
+from cpumap.cpu.machine_type import nearest, of_family, release
 from cpumap.cpu.names import Property, PropertyName, Value
 from cpumap.cpu.origin import Origin, origin
 from cpumap.errors import UnknownNameError
@@ -44,6 +45,10 @@ class Adapted:
 
     cpu: ExplicitCpu
     unnamed: tuple[Unnamed, ...] = ()
+    guessed: tuple[PropertyName, ...] = ()
+    """Properties that only the target has, whose value for such a CPU nobody knows: it is what the
+    target's machine type has.
+    """
 
 
 def adapt(cpu: ExplicitCpu, source: Source, target: Source, machine: str | None = None) -> Adapted:
@@ -65,7 +70,8 @@ def adapt(cpu: ExplicitCpu, source: Source, target: Source, machine: str | None 
     if model is None:
         raise UnknownNameError(f"{target.label} has no CPU model {cpu.model!r}")
     ours = {prop.name: prop for prop in cpu.properties}
-    theirs = _target_properties(model, source, target)
+    era = era_of(target, source.build())
+    theirs = _target_properties(model, source, target, era or place.name)
     kept = {name: prop for name, prop in ours.items() if name in theirs}
     values = {name: prop.value for name, prop in theirs.items()}
     added = {
@@ -95,43 +101,46 @@ def adapt(cpu: ExplicitCpu, source: Source, target: Source, machine: str | None 
                 target,
             )
         ),
+        () if era else tuple(n for n, p in sorted(added.items()) if p.origin.kind == "as on"),
     )
 
 
 _NOTHING = Property(PropertyName(""), "")
 
 
-def machine_of_release(source: Source, wanted: Release) -> str:
-    """The source's machine type of another release, or the nearest that it still or already has.
-
-    Errors: `UnknownNameError` where no machine type of the source is named after a release: what a
-    distribution's own types give says nothing of one.
+def era_of(target: Source, source: Build) -> str | None:
+    """The target's machine type of the source's release, or of the nearest that it still or already
+    has; None where it has none, as RHEL's QEMU, whose types are its own.
     """
-    for family in arch_of(source.arch).families:
-        if found := nearest(source.machines(), family, wanted.series):
+    for family in arch_of(target.arch).families:
+        if found := nearest(target.machines(), family, release(source.version).series):
             return found
-    raise UnknownNameError(
-        f"{source.label} has no machine type that is named after a QEMU release, so what it gives"
-        f" for {wanted.series} is not known"
-    )
+    return None
 
 
 def has_cache_table(source: Source, model: str) -> bool:
     """Whether the model has caches of its own in this QEMU: legacy-cache is off by default only
     then.
     """
-    newest = machine_of_release(source, release(source.version))
+    newest = newest_machine(source)
     return source.expand(newest, CpuModel(model), "full").props.get(LEGACY_CACHE) is False
 
 
+def newest_machine(source: Source) -> str:
+    """The machine type of the source's own release; of a QEMU that has none of upstream's types,
+    its newest.
+    """
+    own = era_of(source, source.build())
+    return own or of_family(source.machines(), *arch_of(source.arch).families)[-1].name
+
+
 def _target_properties(
-    model: str, source: Source, target: Source
+    model: str, source: Source, target: Source, era: str
 ) -> Mapping[PropertyName, Property]:
     """Every property of the model that the target can be told, with the value for a CPU that
     does not name it.
     """
     arch = arch_of(target.arch)
-    era = machine_of_release(target, release(source.version))
     full = target.expand(era, CpuModel(model), "full").props
     static = target.expand(era, CpuModel(model), "static").props
     found = {}
@@ -149,9 +158,10 @@ def _target_properties(
 def _unnamed(
     properties: Iterable[Property], model: str, source: Source, target: Source
 ) -> Iterable[Unnamed]:
-    era = machine_of_release(source, release(target.version))
-    full = source.expand(era, CpuModel(model), "full").props
-    static = source.expand(era, CpuModel(model), "static").props
+    era = era_of(source, target.build())
+    machine = era or newest_machine(source)
+    full = source.expand(machine, CpuModel(model), "full").props if era else {}
+    static = source.expand(machine, CpuModel(model), "static").props
     for prop in properties:
         is_feature = prop.name in static and isinstance(prop.value, bool)
         yield Unnamed(

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
-from cpumap.cpu.bits import CpuidBits, Register
+from cpumap.cpu.bits import REGISTERS, CpuidBits, Register
 from cpumap.cpu.explicit import ExplicitCpu
 from cpumap.cpu.machine_type import release
 from cpumap.cpu.names import PropertyName, Value
@@ -20,8 +20,17 @@ from cpumap.cpu.topology import Topology
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.move.adapt import Adapted
 from cpumap.move.caches import caches
-from cpumap.move.side import AMD, ONE_VCPU, Side, Where, crossed, stored_facts
-from cpumap.move.topology import VCPU_NUMBER, core_count, counts, topology_leaf
+from cpumap.move.dates import (
+    Entry,
+    applies,
+    cause_of,
+    crossed,
+    interpolated,
+    is_within,
+    possible,
+)
+from cpumap.move.side import AMD, ONE_VCPU, Side, Where, stored_facts
+from cpumap.move.topology import VCPU_NUMBER, by_topology
 from cpumap.move.xsave import Components, xsave
 
 MSR_OWNERS = {
@@ -52,9 +61,14 @@ class PredictedDifference:
     by_vcpu: bool = False
     """Whether it is the number of the vCPU that reads: each reads some of these bits otherwise."""
 
+    undefined: bool = False
+    """Whether one of the two QEMUs leaves it to chance what a guest reads: it need not differ."""
+
     def covers(self, leaf: int, subleaf: int, register: str, xor: int) -> bool:
         """Whether these bits, as a guest reads them otherwise, are what was said."""
         same = (self.leaf, self.subleaf, self.register) == (leaf, subleaf, register)
+        if self.undefined:
+            return same
         return same and (xor == self.xor or (self.by_vcpu and not xor & ~self.xor))
 
 
@@ -66,11 +80,15 @@ class Prediction:
 
     differences: tuple[PredictedDifference, ...] = ()
     unknown: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
+    """Why the other QEMU will not start such a CPU."""
+    notes: tuple[str, ...] = ()
+    """What the rest rests on, and what no 64-bit code sees."""
 
     @property
     def holds(self) -> bool:
         """Whether the guest will certainly see the same CPU."""
-        return not self.differences and not self.unknown
+        return not self.differences and not self.unknown and not self.refused
 
 
 NOTHING = Prediction()
@@ -93,82 +111,105 @@ def predict(
     shared = {name: value for name, value in realised.items() if name not in gone}
     before = _side(cpu, {**realised, **cpu.values})
     after = _side(moved.cpu, {**shared, **moved.cpu.values})
-    facts = stored_facts("drift.json")
-    if before.release == after.release:
-        return NOTHING
-    unknown = list(_unknown_places(before, after, facts, topology))
-    if not {before.release, after.release} <= set(facts["releases"]):
-        return Prediction(unknown=tuple(unknown))
+    unknown = list(_unknown_places(before, after, topology))
+    if not (is_within(before.build) and is_within(after.build)) and not _one_code(before, after):
+        unknown = [*_beyond(before, after), *unknown]
     bits: dict[Where, list[tuple[int, str]]] = {}
     found = [
-        *_by_rules(before, after),
+        *_by_rules(before, after, unknown),
         *xsave(before, after, of_host, unknown),
         *caches(before, after, topology, unknown),
-        *_by_topology(before, after, topology),
-        *_lost_features(moved, before, after.release, cpu_map, unknown),
+        *by_topology(before, after, topology, unknown),
+        *_lost_features(moved, before, after.label, cpu_map, unknown),
     ]
+    unknown += [f"{name}: what {after.label} does without being told" for name in moved.guessed]
     for where, xor, cause in found:
         bits.setdefault(where, []).append((xor, cause))
-    return Prediction(tuple(_summed(bits, after)), tuple(dict.fromkeys(unknown)))
+    differences = [*_summed(bits, after), *_undefined(before, after)]
+    return Prediction(
+        tuple(sorted(differences, key=lambda d: (d.leaf, d.subleaf, d.register))),
+        tuple(dict.fromkeys(filter(None, unknown))),
+        tuple(_refused(before, after)),
+        tuple(_notes(before, after)),
+    )
 
 
-def _by_rules(before: Side, after: Side) -> Iterator[tuple[Where, int, str]]:
-    newer = _newer(before, after)
+def _rules(effect: str, side: Side) -> Iterator[Entry]:
+    """The rules of this kind that are about such a CPU."""
     for rule in stored_facts("drift.json")["rules"]:
-        here = rule.get("accel", newer.accel) == newer.accel
-        if here and crossed(rule["since"], before, after) and _fits(rule["when"], newer):
-            yield from (
-                (_where(name), int(xor, 16), rule["cause"]) for name, xor in rule["bits"].items()
+        if rule.get("effect", "bits") == effect and applies(rule, side):
+            yield rule
+
+
+def _by_rules(before: Side, after: Side, unknown: list[str]) -> Iterator[tuple[Where, int, str]]:
+    newer = _newer(before, after)
+    for rule in _rules("bits", newer):
+        known = crossed(rule, before, after)
+        if known is None:
+            unknown.append(cause_of(rule))
+        elif known:
+            for name, xor in rule["bits"].items():
+                yield _where(name), int(xor, 16), cause_of(rule)
+    for rule in _rules("unknown", newer):
+        if crossed(rule, before, after) is not False:
+            unknown.append(cause_of(rule))
+
+
+def _undefined(before: Side, after: Side) -> Iterator[PredictedDifference]:
+    """Places that one of the two QEMUs does not write."""
+    for rule in _rules("undefined", after):
+        if not any(True in possible(rule, side.build) for side in (before, after)):
+            continue
+        leaf, subleaf = (int(part, 16) for part in rule["place"].split("."))
+        for register in REGISTERS:
+            yield PredictedDifference(
+                leaf, subleaf, register, 0xFFFFFFFF, cause_of(rule), undefined=True
             )
 
 
-def _by_topology(before: Side, after: Side, topology: Topology) -> Iterator[tuple[Where, int, str]]:
-    facts, newer = stored_facts("drift.json"), _newer(before, after)
-    if crossed(facts["topology"]["since"], before, after):
-        yield from (
-            (where, xor, facts["topology"]["cause"]) for where, xor in counts(before, topology)
-        )
-    leaf, hidden = facts["topology_leaf"], facts["core_count"]
-    if crossed(leaf["since"], before, after) and newer.get("x-force-cpuid-0x1f") is True:
-        yield from ((where, xor, leaf["cause"]) for where, xor in topology_leaf(topology))
-    if crossed(hidden["since"], before, after) and newer.get("x-vendor-cpuid-only-v2") is True:
-        yield from ((where, xor, hidden["cause"]) for where, xor in core_count(newer, topology))
+def _refused(before: Side, after: Side) -> Iterator[str]:
+    """What the older QEMU does not start, where that is the one to go to."""
+    if _newer(before, after) is after:
+        return
+    for rule in _rules("refused by the older", before):
+        if crossed(rule, before, after):
+            yield f"{after.label} refuses it: {cause_of(rule)}"
+
+
+def _notes(before: Side, after: Side) -> Iterator[str]:
+    for rule in _rules("note", _newer(before, after)):
+        if crossed(rule, before, after) is not False:
+            yield cause_of(rule)
+    if _one_code(before, after):
+        return
+    for side in (before, after):
+        if around := interpolated(side.build):
+            yield f"{side.label} was not measured: taken to do what {' and '.join(around)} both do"
+
+
+def _one_code(before: Side, after: Side) -> bool:
+    return before.build.has_code_of(after.build)
+
+
+def _beyond(before: Side, after: Side) -> Iterator[str]:
+    for side in (before, after):
+        if not is_within(side.build):
+            yield f"{side.label}: what it does beyond CPU properties has not been measured"
 
 
 def _newer(before: Side, after: Side) -> Side:
-    return max(before, after, key=lambda side: release(side.release))
+    return max(before, after, key=lambda side: release(side.build.version))
 
 
 def _side(cpu: ExplicitCpu, values: Mapping[PropertyName, Value]) -> Side:
-    series = str(release(cpu.context.qemu).series)
-    return Side(series, cpu.context.accel, cpu.model, values)
+    return Side(cpu.context.whose, cpu.context.accel, cpu.model, values)
 
 
-def _unknown_places(
-    before: Side, after: Side, facts: Mapping[str, Any], topology: Topology
-) -> Iterator[str]:
-    for side in (before, after):
-        if side.release not in facts["releases"]:
-            yield f"QEMU {side.release}: what it does beyond CPU properties has not been measured"
+def _unknown_places(before: Side, after: Side, topology: Topology) -> Iterator[str]:
     if before.accel != after.accel:
         yield f"from {before.accel} to {after.accel}"
-    if topology.clusters > 1 and crossed(facts["topology"]["since"], before, after):
-        yield f"{facts['topology']['cause']}; how with clusters"
     if not before.get("vendor") and before.accel == "kvm":
         yield "under KVM a CPU without a vendor of its own takes the host's"
-    elif not before.get("vendor") and topology != ONE_VCPU:
-        yield "what several vCPUs make of a CPU without a vendor and levels"
-
-
-def _fits(when: Mapping[str, Any], side: Side) -> bool:
-    for name, wanted in when.items():
-        value = side.get(name)
-        if isinstance(wanted, dict):
-            if side.number(name) < int(wanted["min"], 0):
-                return False
-        elif value not in (wanted if isinstance(wanted, list) else [wanted]):
-            return False
-    return True
 
 
 def _where(name: str) -> Where:
@@ -224,11 +265,11 @@ def _lost_features(
         feature = cpu_map.features.get(cpu_map.feature_of(prop.name))
         if feature is None:
             unknown.append(
-                f"QEMU {after} has no feature {prop.name}, and the CPU map does not say which bit "
+                f"{after} has no feature {prop.name}, and the CPU map does not say which bit "
                 "that is"
             )
             continue
-        cause = f"QEMU {after} has no feature {prop.name}"
+        cause = f"{after} has no feature {prop.name}"
         for bits in feature.bits:
             if isinstance(bits, CpuidBits):
                 yield (bits.leaf, bits.subleaf, bits.register), bits.mask, cause

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any, Literal, cast
 
 from cpumap.cpu.bits import Register
-from cpumap.cpu.machine_type import release
+from cpumap.cpu.build import Build
 from cpumap.cpu.names import Accel, PropertyName, Value
 from cpumap.cpu.topology import Topology
 from cpumap.system.data import data_path
@@ -26,12 +26,18 @@ Where = tuple[int, int, Register | Literal["msr"]]
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """A CPU in one QEMU release, with every property that is known of it."""
+    """A CPU in one QEMU, with every property that is known of it."""
 
-    release: str
+    build: Build
     accel: Accel
     model: str
     values: Mapping[PropertyName, Value]
+
+    @property
+    def label(self) -> str:
+        """What to call the QEMU: `QEMU 10.0.13`, `QEMU 8.2.2 of Ubuntu`."""
+        whose = f" of {self.build.vendor}" if self.build.vendor else ""
+        return f"QEMU {self.build.version}{whose}"
 
     def get(self, name: str) -> Value | None:
         """The property's value; None where there is none."""
@@ -41,12 +47,6 @@ class Side:
         """The property's number; 0 where it has none."""
         value = self.get(name)
         return value if isinstance(value, int) else 0
-
-
-def crossed(since: str, before: Side, after: Side) -> bool:
-    """Whether one of the two is older than this release, and the other is not."""
-    older, newer = sorted((release(before.release), release(after.release)))
-    return older < release(since) <= newer
 
 
 def widened(count: int) -> int:

@@ -41,8 +41,8 @@ def held(
     target: Target,
     place: Source | None = None,
 ) -> tuple[ExplicitCpu, tuple[str, ...]]:
-    """The CPU as it must be named where it will run, and what will differ there although that is
-    allowed.
+    """The CPU as it must be named where it will run, and what is to be said of it: what will differ
+    there although that is allowed, and what this rests on.
 
     `place` is the target's QEMU, open (None: the source). Errors: `DriftError`, `UnknownNameError` for a
     machine type.
@@ -55,10 +55,19 @@ def held(
     )
     lines = tuple(drift_lines(prediction))
     if lines and not target.allow_drift:
-        where = f"QEMU {moved.context.qemu}, {moved.context.machine}"
-        head = f"this CPU cannot stay the same in {where} (--allow-drift writes it all the same):"
-        raise DriftError("\n  ".join([head, *lines]))
-    return moved, lines
+        raise DriftError("\n  ".join([_verdict(moved, prediction), *lines]))
+    return moved, (*(f"will differ: {line}" for line in lines), *prediction.notes)
+
+
+def _verdict(moved: ExplicitCpu, prediction: Prediction) -> str:
+    """What is known beforehand: that the CPU changes, or not whether it does."""
+    where = f"QEMU {moved.context.qemu}, {moved.context.machine}"
+    if prediction.differences or prediction.refused:
+        return f"this CPU cannot stay the same in {where} (--allow-drift writes it all the same):"
+    return (
+        f"whether this CPU stays the same in {where} is not known (`verify --target-qemu` measures "
+        "it there, --allow-drift writes it all the same):"
+    )
 
 
 def opened(qemu: str, source: Source, *, cache: bool = True) -> Source:
@@ -79,7 +88,9 @@ def drift_lines(prediction: Prediction) -> Iterator[str]:
             else f"CPUID 0x{found.leaf:x}.{found.subleaf:x}"
         )
         register = "" if found.register == "msr" else f".{found.register.upper()}"
-        yield f"{what}{register} bits 0x{found.xor:x}: {found.cause}"
+        bits = "may differ" if found.undefined else f"bits 0x{found.xor:x}"
+        yield f"{what}{register} {bits}: {found.cause}"
+    yield from prediction.refused
     yield from (
         f"not known beforehand: {reason} (`verify --target-qemu` measures it)"
         for reason in prediction.unknown

@@ -7,7 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cpumap.move.side import Side, Where, crossed, stored_facts
+from cpumap.move.dates import cause_of, crossed, outcomes
+from cpumap.move.side import Side, Where, stored_facts
 
 Components = Mapping[int, tuple[int, int]]
 """Component of XSAVE → its size and its offset in bytes, as subleaves of leaf 0xD have them."""
@@ -21,6 +22,10 @@ _SIZE_SHOWN = ("xsaveopt", "xsavec", "xgetbv1", "xsaves")
 
 
 _SIZE_BY_KERNEL = ("xsavec", "xsaves")
+
+
+_OF_TCG = ("compacted", "never", "all_shown")
+"""The dated facts that make up leaf 0xD under tcg."""
 
 
 def xsave(
@@ -38,7 +43,7 @@ def xsave(
         yield from _size(before, after, facts, unknown)
         yield from _shown(before, after, facts, of_host, unknown)
     else:
-        yield from _by_tcg(before, after, facts)
+        yield from _by_tcg(before, after, facts, unknown)
 
 
 def _size(
@@ -46,15 +51,16 @@ def _size(
 ) -> Iterator[tuple[Where, int, str]]:
     """The size of the compacted form."""
     how = facts["kvm"]["size"]
-    if not crossed(how["since"], before, after) or not any(
-        after.get(name) is True for name in _SIZE_SHOWN
-    ):
+    known = crossed(how, before, after)
+    if known is False or not any(after.get(name) is True for name in _SIZE_SHOWN):
         return
     has = _has(after, facts)
-    if has - {_AVX} or any(after.get(name) is True for name in _SIZE_BY_KERNEL):
+    if known is None:
+        unknown.append(cause_of(how))
+    elif has - {_AVX} or any(after.get(name) is True for name in _SIZE_BY_KERNEL):
         unknown.append(f"{how['cause']}: measured with AVX, without XSAVEC, MPX, AVX-512 and PKU")
     else:
-        yield (0xD, 1, "ebx"), _compacted(has, facts), how["cause"]
+        yield (0xD, 1, "ebx"), _compacted(has, facts), cause_of(how)
 
 
 def _shown(
@@ -66,38 +72,44 @@ def _shown(
 ) -> Iterator[tuple[Where, int, str]]:
     """Components that the host has and the CPU has not."""
     how = facts["kvm"]["shown"]
-    if not crossed(how["since"], before, after):
+    known = crossed(how, before, after)
+    if known is False:
         return
-    if of_host is None:
-        unknown.append(f"{how['cause']}: which the host has")
+    if known is None or of_host is None:
+        unknown.append(f"{cause_of(how)}: which the host has")
         return
     for component in of_host.keys() - _has(after, facts):
         size, offset = of_host[component]
-        yield (0xD, component, "eax"), size, how["cause"]
-        yield (0xD, component, "ebx"), offset, how["cause"]
+        yield (0xD, component, "eax"), size, cause_of(how)
+        yield (0xD, component, "ebx"), offset, cause_of(how)
 
 
 def _by_tcg(
-    before: Side, after: Side, facts: Mapping[str, Any]
+    before: Side, after: Side, facts: Mapping[str, Any], unknown: list[str]
 ) -> Iterator[tuple[Where, int, str]]:
-    of_before, of_after = (_tcg_leaf(side, facts) for side in (before, after))
-    for where in of_before.keys() | of_after.keys():
-        if xor := of_before.get(where, 0) ^ of_after.get(where, 0):
-            yield where, xor, facts["tcg"]["cause"]
+    how = facts["tcg"]
+    entries = {name: how[name] for name in _OF_TCG}
+    found = outcomes(entries, before, after, lambda side, true: _tcg_leaf(side, true, facts))
+    if len(found) > 1:
+        unknown.append(how["cause"])
+        return
+    yield from ((where, xor, how["cause"]) for where, xor in found[0].items())
 
 
-def _tcg_leaf(side: Side, facts: Mapping[str, Any]) -> dict[Where, int]:
-    how = facts["tcg"]["releases"][side.release]
+def _tcg_leaf(side: Side, true: Mapping[str, bool], facts: Mapping[str, Any]) -> dict[Where, int]:
     known = {int(bit): part for bit, part in facts["components"].items()}
-    has = _has(side, facts) - set(how["never"])
+    never = set(facts["tcg"]["never"]["components"]) if true["never"] else set()
+    has = _has(side, facts) - never
+    user = {bit for bit in has if not known[bit].get("supervisor")}
     leaf: dict[Where, int] = {
-        (0xD, 0, "eax"): 3 | sum(1 << bit for bit in has),
-        (0xD, 0, "ecx"): max([0x240, *(known[bit]["offset"] + known[bit]["size"] for bit in has)]),
-        (0xD, 1, "ebx"): _compacted(has, facts) if how["compacted"] else 0,
+        (0xD, 0, "eax"): 3 | sum(1 << bit for bit in user),
+        (0xD, 0, "ecx"): max([0x240, *(known[bit]["offset"] + known[bit]["size"] for bit in user)]),
+        (0xD, 1, "ebx"): _compacted(has, facts) if true["compacted"] else 0,
     }
-    for bit in known if how["all_shown"] else has:
-        leaf[0xD, bit, "eax"] = 0 if bit in how["never"] else known[bit]["size"]
+    for bit in {*has, *(facts["tcg"]["all_shown"]["components"] if true["all_shown"] else ())}:
+        leaf[0xD, bit, "eax"] = 0 if bit in never else known[bit]["size"]
         leaf[0xD, bit, "ebx"] = known[bit]["offset"]
+        leaf[0xD, bit, "ecx"] = 1 if known[bit].get("supervisor") else 0
     return leaf
 
 

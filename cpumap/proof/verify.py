@@ -244,5 +244,9 @@ def _seen(
         return Judgement(JUDGES[2], "refused", reason=str(err))
     bits = guest_differences(original, guest, cpu_map, prediction.differences)
     seen = {(bit.leaf, bit.subleaf, bit.register) for bit in bits}
-    missed = tuple(p for p in prediction.differences if (p.leaf, p.subleaf, p.register) not in seen)
+    missed = tuple(
+        p
+        for p in prediction.differences
+        if not p.undefined and (p.leaf, p.subleaf, p.register) not in seen
+    )
     return Judgement(JUDGES[2], "differs" if bits else "holds", (), bits, missed)

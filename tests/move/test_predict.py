@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
 from cpumap.cpu.bits import bit_numbers
+from cpumap.cpu.build import Build
 from cpumap.cpu.expansion import CpuModel, Expansion
 from cpumap.cpu.explicit import ExplicitCpu
 from cpumap.cpu.machine_type import release
@@ -17,7 +17,7 @@ from cpumap.cpu.request import CpuRequest
 from cpumap.cpu.topology import Topology
 from cpumap.libvirt.cpu_map.load import load_cpu_map
 from cpumap.libvirt.cpu_map.map import CpuMap
-from cpumap.move.adapt import Adapted, adapt, has_cache_table, machine_of_release
+from cpumap.move.adapt import Adapted, adapt, era_of, has_cache_table
 from cpumap.move.hold import hold
 from cpumap.move.predict import Prediction, predict
 from cpumap.move.xsave import Components
@@ -54,7 +54,9 @@ def new() -> RecordedSource:
 def explicit(
     source: RecordedSource, model: str, machine: str, cpu_map: CpuMap
 ) -> tuple[ExplicitCpu, Expansion]:
-    request = default_request(CpuModel(model), machine, CpuRequest(accel="tcg"))
+    name, _, level = model.partition(",level=")
+    props = {PropertyName("level"): int(level)} if level else {}
+    request = default_request(CpuModel(name, props), machine, CpuRequest(accel="tcg"))
     expansion = expand(request, Platform(source, cpu_map))
     return resolve(request, expansion), expansion
 
@@ -101,11 +103,14 @@ def test_a_model_that_the_target_lacks_stands_on_base(
     )
 
 
-def test_machine_of_release(new: RecordedSource) -> None:
-    assert machine_of_release(new, release("5.2")) == "pc-q35-5.2"
-    assert machine_of_release(new, release("5.3")) == "pc-q35-5.2"
-    assert machine_of_release(new, release("1.0")) == "pc-q35-2.4"
-    assert machine_of_release(new, release("11.1")) == "pc-q35-7.2"
+def test_the_machine_type_of_another_release(new: RecordedSource) -> None:
+    of = {version: era_of(new, Build(version)) for version in ("5.2.0", "5.3.0", "1.0.0", "11.1.3")}
+    assert of == {
+        "5.2.0": "pc-q35-5.2",
+        "5.3.0": "pc-q35-5.2",
+        "1.0.0": "pc-q35-2.4",
+        "11.1.3": "pc-q35-7.2",
+    }
 
 
 def test_has_cache_table(new: RecordedSource) -> None:
@@ -132,8 +137,11 @@ def test_one_release_predicts_nothing(new: RecordedSource, cpu_map: CpuMap) -> N
     assert prediction.holds
 
 
-def moved_to(version: str, moved: Adapted) -> Adapted:
-    return replace(moved, cpu=replace(moved.cpu, context=replace(moved.cpu.context, qemu=version)))
+def moved_to(version: str, moved: Adapted, vendor: str = "") -> Adapted:
+    """As if the target were another QEMU."""
+    build = Build(version, offers="another", vendor=vendor)
+    context = replace(moved.cpu.context, qemu=version, build=build)
+    return replace(moved, cpu=replace(moved.cpu, context=context))
 
 
 def test_what_was_not_measured_is_unknown(
@@ -141,13 +149,57 @@ def test_what_was_not_measured_is_unknown(
 ) -> None:
     cpu, expansion = explicit(old, "Haswell", "pc-q35-5.2", cpu_map)
     moved = adapt(cpu, old, new, "pc-q35-7.2")
-    for version in ("8.2.1", "99.0.0"):
-        prediction = predict(cpu, expansion.realised, moved_to(version, moved), cpu_map)
+    for target in (moved_to("99.0.0", moved), moved_to("9.1.0", moved, "RHEL")):
+        prediction = predict(cpu, expansion.realised, target, cpu_map)
         assert prediction.unknown and not prediction.holds
     clusters = predict(
         cpu, expansion.realised, moved_to("10.0.0", moved), cpu_map, Topology(clusters=2)
     )
     assert any("clusters" in reason for reason in clusters.unknown)
+
+
+@pytest.mark.parametrize(
+    ("model", "version", "topology", "known"),
+    [
+        ("Haswell", "8.2.4", Topology(), True),
+        ("Haswell", "8.2.4", Topology(dies=2), False),
+        ("Haswell", "8.2.4", Topology(cores=3), True),
+        ("n270", "8.2.4", Topology(), False),
+        ("Haswell", "10.0.7", Topology(cores=4, threads=2), True),
+        ("Haswell", "10.0.7", Topology(cores=3), False),
+        ("EPYC-v1", "10.0.7", Topology(cores=3), True),
+        ("qemu64,level=28", "8.2.4", Topology(), False),
+    ],
+)
+def test_between_measured_releases_only_what_an_entry_touches_is_unknown(
+    new: RecordedSource,
+    cpu_map: CpuMap,
+    model: str,
+    version: str,
+    topology: Topology,
+    known: bool,
+) -> None:
+    """Dates: dies and n270's address bits change between 8.1.0 and 9.0.0, Intel's leaf 1 with three
+    cores between 10.0.2 and 10.0.13; leaf 0x1C is undefined until 8.1.0 at least.
+    """
+    cpu, expansion = explicit(new, model, "pc-q35-7.2", cpu_map)
+    moved = moved_to(version, adapt(cpu, new, new, "pc-q35-7.2"))
+    prediction = predict(cpu, expansion.realised, moved, cpu_map, topology)
+    assert (not prediction.unknown and not any(d.undefined for d in prediction.differences)) is (
+        known
+    ), prediction
+    assert any(f"QEMU {version} was not measured" in note for note in prediction.notes)
+
+
+def test_two_builds_of_one_version(new: RecordedSource, cpu_map: CpuMap) -> None:
+    """Debian's and upstream's are one code; of a distribution's, another build may be more."""
+    cpu, expansion = explicit(new, "Haswell", "pc-q35-7.2", cpu_map)
+    rebuilt = moved_to(new.version, adapt(cpu, new, new, "pc-q35-7.2"))
+    assert predict(cpu, expansion.realised, rebuilt, cpu_map) == Prediction()
+    theirs = replace(new.build(), version="9.1.0", vendor="RHEL")
+    here = replace(cpu, context=replace(cpu.context, qemu="9.1.0", build=theirs))
+    other = moved_to("9.1.0", rebuilt, "RHEL")
+    assert predict(here, expansion.realised, other, cpu_map).unknown
 
 
 def under_kvm(
@@ -162,7 +214,7 @@ def under_kvm(
     here, machine = (old, "pc-q35-5.2") if release == "7.2" else (new, "pc-q35-7.2")
     cpu, expansion = explicit(here, model, machine, cpu_map)
     moved = adapt(cpu, here, new, "pc-q35-7.2")
-    context = replace(moved.cpu.context, accel="kvm", qemu=f"{release}.0")
+    context = replace(moved.cpu.context, accel="kvm", qemu=VERSIONS[release], build=None)
     source = replace(cpu, context=replace(cpu.context, accel="kvm"))
     target = replace(moved, cpu=replace(moved.cpu, context=context))
     return predict(source, expansion.realised, target, cpu_map, of_host=of_host)
@@ -177,8 +229,11 @@ def test_a_feature_in_an_msr_that_the_other_qemu_does_not_have(cpu_map: CpuMap) 
         if d.register == "msr"
     ]
     assert [(d.leaf, d.xor, d.cause) for d in msrs] == [
-        (0x10A, 1 << 62, "QEMU 10.0 has no feature its-no")
+        (0x10A, 1 << 62, "QEMU 10.0.13 has no feature its-no")
     ]
+
+
+VERSIONS = {"7.2": "7.2.22", "10.0": "10.0.13", "11.1": "11.1.3"}
 
 
 HOST: Components = {2: (0x100, 0x240), 9: (8, 0xA80)}
@@ -216,7 +271,7 @@ def test_cores_that_are_no_power_of_two(
     old: RecordedSource, new: RecordedSource, cpu_map: CpuMap
 ) -> None:
     cpu, expansion = explicit(old, "Haswell", "pc-q35-5.2", cpu_map)
-    moved = moved_to("10.0.0", adapt(cpu, old, new, "pc-q35-7.2"))
+    moved = moved_to("10.0.13", adapt(cpu, old, new, "pc-q35-7.2"))
     three = predicted(predict(cpu, expansion.realised, moved, cpu_map, Topology(cores=3)))
     assert three["1.0.ebx"] == 0x70000, "3 logical processors become 4"
     assert {three[f"4.{subleaf}.eax"] for subleaf in range(4)} == {0x4000000}
@@ -233,18 +288,32 @@ def test_caches_that_no_property_describes(
     assert "8000001d.0.ebx" in found and "80000006.0.ecx" in found
     causes = {d.cause for d in prediction.differences if d.leaf == 0x80000006}
     assert causes == {
-        "caches: QEMU 7.2 has EPYC-Milan-v1 AuthenticAMD, QEMU 5.2 legacy AuthenticAMD"
+        "caches: QEMU 7.2.22 has EPYC-Milan-v1 AuthenticAMD, QEMU 5.2.0 legacy AuthenticAMD"
     }
 
 
-def rules() -> Iterator[dict[str, object]]:
-    yield from json.loads(data_path("x86_64", "drift.json").read_bytes())["rules"]
+def test_every_rule_gives_a_cause_and_its_dates() -> None:
+    facts = json.loads(data_path("x86_64", "drift.json").read_bytes())
+    kinds = {"bits": "bits", "undefined": "place", "note": "bits"}
+    for rule in facts["rules"]:
+        assert rule["cause"] and rule["when"]
+        needed = kinds.get(rule.get("effect", "bits"))
+        assert needed is None or rule[needed]
+    dated = [*facts["rules"], *facts["topology"].values()]
+    dated += [facts["xsave"]["tcg"][name] for name in ("compacted", "never", "all_shown")]
+    for entry in [*dated, *facts["xsave"]["kvm"].values()]:
+        dates = [entry[name] for name in ("without", "with", "still", "gone") if name in entry]
+        assert sorted(map(release, dates)) == list(map(release, dates)) and len(dates) in (2, 4)
+        if "by" not in entry:
+            assert set(dates) <= set(facts["measured"])
+        builds = {name for name in facts["measured_builds"] if _in_gap(name, dates)}
+        assert builds <= set(entry.get("builds", {})), entry
 
 
-def test_every_rule_gives_a_cause_and_a_measured_release() -> None:
-    known = json.loads(data_path("x86_64", "drift.json").read_bytes())["releases"]
-    for rule in rules():
-        assert rule["cause"] and rule["since"] in known and rule["bits"]
+def _in_gap(build: str, dates: list[str]) -> bool:
+    """Whether the dates alone do not say of this distribution's QEMU what it does."""
+    version = release(build.partition("-")[0])
+    return any(release(dates[at]) < version < release(dates[at + 1]) for at in range(0, len(dates), 2))
 
 
 def test_compact_names_what_machine_types_have_otherwise(
