@@ -150,7 +150,8 @@ class Bench:
 
     def _origin(self, move: Move) -> tuple[CpuRequest, Expansion, ExplicitCpu, GuestCpu]:
         model = CpuModel(move.model, {PropertyName(name): value for name, value in move.settings})
-        asked = CpuRequest(accel=move.accel, topology=move.topology)
+        topology = move.topology
+        asked = CpuRequest(accel=move.accel, topology=topology, vcpus=topology.count)
         request = default_request(model, move.machine, asked)
         key = ("expansion", move.release, move.machine, move.accel, move.model, move.settings)
         source = self.source(move.release, move.accel)

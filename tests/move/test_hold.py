@@ -12,6 +12,7 @@ import pytest
 from cpumap.arch.arch import JUDGES
 from cpumap.cpu.expansion import CpuModel, Expansion
 from cpumap.cpu.explicit import ExplicitCpu
+from cpumap.cpu.machine_type import machine_type, of_family
 from cpumap.cpu.names import PropertyName
 from cpumap.cpu.request import CpuRequest
 from cpumap.cpu.topology import Topology
@@ -28,6 +29,8 @@ pytestmark = pytest.mark.live
 
 MODELS = ("Haswell", "EPYC-v1", "n270-v1")
 PAIRS = (("5.2", "7.2"), ("7.2", "10.0"), ("10.0", "11.1"), ("11.1", "10.0"))
+BESIDE = (("10.0.2", "10.0"), ("10.0", "10.0.2"), ("7.2", "8.2-ubuntu"), ("8.2-ubuntu", "10.0.2"))
+"""Among them two builds of one X.Y, and a distribution's."""
 
 
 @pytest.fixture(scope="session")
@@ -37,8 +40,7 @@ def cpu_map() -> CpuMap:
 
 def ends(source: QemuSource) -> tuple[str, str]:
     """The oldest and the newest pc-q35 machine type."""
-    names = [m.name for m in source.machines() if m.name.startswith("pc-q35-")]
-    names.sort(key=lambda name: [int(part) for part in name.removeprefix("pc-q35-").split(".")])
+    names = [m.name for m in of_family(source.machines(), "pc-q35") if machine_type(m.name).release]
     return names[0], names[-1]
 
 
@@ -81,6 +83,26 @@ def test_another_qemu_differs_as_predicted(
             assert not seen(report), report.as_json()
 
 
+@pytest.mark.needs("qemu-10.0.2", "qemu-8.2-ubuntu")
+@pytest.mark.parametrize("pair", BESIDE, ids="->".join)
+@pytest.mark.parametrize("topology", [Topology(), Topology(cores=3, threads=2), Topology(dies=2)])
+def test_another_build_differs_as_predicted(
+    pair: tuple[str, str],
+    topology: Topology,
+    qemus: Mapping[str, Path],
+    other_qemus: Mapping[str, Path],
+    cpu_map: CpuMap,
+) -> None:
+    known = {**qemus, **other_qemus}
+    with QemuSource(known[pair[0]]) as source, QemuSource(known[pair[1]]) as target:
+        for model in ("Haswell", "EPYC-v1"):
+            asked = CpuRequest(accel="tcg", topology=topology, vcpus=topology.count)
+            request = default_request(CpuModel(model), None, asked)
+            cpu, expansion = explicit(source, "pc-q35-7.2", request, cpu_map)
+            report = verify(cpu, expansion, Platform(source, cpu_map), [(target, "pc-q35-7.2")])
+            assert not seen(report), report.as_json()
+
+
 def test_under_kvm(qemu: Path, kvm: Path, cpu_map: CpuMap) -> None:
     with QemuSource(qemu, "kvm") as source:
         oldest, newest = ends(source)
@@ -107,7 +129,7 @@ def test_a_compact_cpu_holds_and_is_shorter(
 def test_a_topology_holds(qemu: Path, topology: Topology, cpu_map: CpuMap) -> None:
     with QemuSource(qemu) as source:
         oldest, newest = ends(source)
-        asked = CpuRequest(accel="tcg", topology=topology)
+        asked = CpuRequest(accel="tcg", topology=topology, vcpus=topology.count)
         request = default_request(CpuModel("Haswell"), None, asked)
         cpu, expansion = explicit(source, oldest, request, cpu_map)
         report = verify(cpu, expansion, Platform(source, cpu_map), [(source, newest)])
@@ -160,7 +182,8 @@ def test_what_several_vcpus_read_elsewhere_is_predicted(
         machine = ends(
             min(source, target, key=lambda one: [int(part) for part in one.version.split(".")])
         )[1]
-        request = default_request(CpuModel(model), None, CpuRequest(accel="tcg", topology=topology))
+        asked = CpuRequest(accel="tcg", topology=topology, vcpus=topology.count)
+        request = default_request(CpuModel(model), None, asked)
         cpu, expansion = explicit(source, machine, request, cpu_map)
         report = verify(cpu, expansion, Platform(source, cpu_map), [(target, machine)])
     assert report.places[0].as_predicted, report.as_json()
