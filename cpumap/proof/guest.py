@@ -4,11 +4,7 @@ got.
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +15,7 @@ from cpumap.arch.x86.cpuid_formats import read_records
 from cpumap.cpu.names import Accel
 from cpumap.errors import CpuidError, SourceError
 from cpumap.system.data import data_path
+from cpumap.system.process import Process, ending
 
 RegisterName = Literal["eax", "ebx", "ecx", "edx"]
 
@@ -267,48 +264,13 @@ def parse_records(data: bytes) -> GuestCpu:
 
 def _run(command: Sequence[str], what: str, timeout: float) -> None:
     """Runs QEMU to its end; SourceError unless the probe guest itself ended it."""
-    try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            process_group=0,
-        )
-    except OSError as err:
-        raise SourceError(f"{what}: {err.strerror}") from err
-    with process:
-        try:
-            _, said = process.communicate(timeout=timeout)
-        except subprocess.TimeoutExpired as err:
-            raise SourceError(f"{what}: no end after {timeout:g} s{_words(err.stderr)}") from err
-        finally:
-            _kill(process)
-    if process.returncode != _EXIT_STATUS:
-        raise SourceError(f"{what}: {_ending(process.returncode)}{_words(said)}")
-
-
-def _kill(process: subprocess.Popen[str]) -> None:
-    if process.poll() is None:
-        # The whole group: QEMU may have been started by a wrapper script.
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-
-
-def _ending(returncode: int) -> str:
-    return (
-        f"ended with status {returncode}"
-        if returncode >= 0
-        else f"killed by {signal.Signals(-returncode).name}"
-    )
-
-
-def _words(said: str | bytes | None) -> str:
-    """What QEMU said, each line once (many vCPUs say the same thing many times)."""
-    text = said.decode(errors="replace") if isinstance(said, bytes) else said or ""
-    return "".join(f"\n{line}" for line in dict.fromkeys(text.splitlines()))
+    with Process(command, timeout=timeout) as process:
+        code = process.wait(timeout)
+        said = "".join(f"\n{line}" for line in dict.fromkeys(process.said()))
+    if code is None:
+        raise SourceError(f"{what}: no end after {timeout:g} s{said}")
+    if code != _EXIT_STATUS:
+        raise SourceError(f"{what}: {ending(code)}{said}")
 
 
 def _apic_id(view: Mapping[LeafId, Registers]) -> int:

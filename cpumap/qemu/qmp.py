@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
-import os
-import signal
 import socket
-import subprocess
-import tempfile
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from cpumap.errors import SourceError
+from cpumap.system.process import Process, ending
 
 if TYPE_CHECKING:
     from qemu.qmp import QMPClient
@@ -28,9 +24,6 @@ T = TypeVar("T")
 
 _BARE = ("-nodefaults", "-no-user-config", "-display", "none", "-S")
 """No devices, no configuration but ours, and not a guest instruction executed."""
-
-
-_PR_SET_PDEATHSIG = 1
 
 
 class CommandFailedError(SourceError):
@@ -51,14 +44,6 @@ class Conversation(Protocol):
     def close(self) -> None: ...
 
 
-def _death_with_parent() -> Callable[[], object]:
-    """What a child does first, so that the kernel ends it when this process is killed outright
-    (prctl(2)).
-    """
-    prctl = ctypes.CDLL(None).prctl
-    return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 class Session:
     """A QMP conversation. A context manager; closing it ends a QEMU that it started, and no
     other.
@@ -68,8 +53,7 @@ class Session:
         self.label = label
         self.timeout = timeout
         self._loop = asyncio.new_event_loop()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._stderr: IO[bytes] | None = None
+        self._process: Process | None = None
         self._client: QMPClient | None = None
 
     @classmethod
@@ -136,25 +120,10 @@ class Session:
             return CommandFailedError(f"{self.label}: {err}")
 
     def _spawn(self, binary: str, arguments: Sequence[str], theirs: socket.socket) -> None:
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the session; close() ends it
-        monitor = (
-            "-chardev",
-            f"socket,id=qmp,fd={theirs.fileno()}",
-            "-mon",
-            "chardev=qmp,mode=control",
-        )
-        try:
-            self._process = subprocess.Popen(
-                [binary, *_BARE, *monitor, *arguments],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=self._stderr,
-                start_new_session=True,
-                preexec_fn=_death_with_parent(),
-            )
-        except OSError as err:
-            raise SourceError(f"cannot start {binary}: {err.strerror}") from err
+        number = theirs.fileno()
+        monitor = ("-chardev", f"socket,id=qmp,fd={number}", "-mon", "chardev=qmp,mode=control")
+        command = [binary, *_BARE, *monitor, *arguments]
+        self._process = Process(command, pass_fds=[number], timeout=self.timeout)
 
     def _connect(self, address: socket.socket | tuple[str, int] | str) -> None:
         import logging
@@ -179,36 +148,26 @@ class Session:
             raise SourceError(f"{self.label}: {self._reason(err)}{self._last_words()}") from err
 
     def _reason(self, err: BaseException) -> str:
-        if self._process is not None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(1)
-            code = self._process.returncode
-            if code is not None:
-                ended = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
-                return f"QEMU {ended} before it answered"
+        code = self._process.wait(1) if self._process is not None else None
+        if code is not None:
+            return f"QEMU {ending(code)} before it answered"
         return f"no QMP conversation ({' '.join(str(err).split()) or type(err).__name__})"
 
     def _last_words(self) -> str:
         """What QEMU printed last, as the end of a sentence; a warning-only log too says why it
         may hang.
         """
-        if self._stderr is None:
-            return ""
-        self._stderr.seek(0)
-        lines = self._stderr.read()[-4000:].decode(errors="replace").strip().splitlines()
-        return f": {lines[-1].strip()}" if lines else ""
+        said = self._process.last_line() if self._process is not None else ""
+        return f": {said}" if said else ""
 
     def warnings(self) -> list[str]:
         """The lines that a QEMU started here has printed on stderr so far."""
-        if self._stderr is None:
-            return []
-        self._stderr.seek(0)
-        return self._stderr.read().decode(errors="replace").splitlines()
+        return self._process.said() if self._process is not None else []
 
     def close(self) -> None:
         """Ends the conversation, and the QEMU if it was started here. May be called twice."""
         if self._process is not None:
-            self._kill(self._process)
+            self._process.end()
             self._process = None
         if self._client is not None and not self._loop.is_closed():
             with contextlib.suppress(
@@ -218,15 +177,6 @@ class Session:
             self._client = None
         if not self._loop.is_closed():
             self._loop.close()
-        if self._stderr is not None:
-            self._stderr.close()
-            self._stderr = None
-
-    @staticmethod
-    def _kill(process: subprocess.Popen[bytes]) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
     def __enter__(self) -> Self:
         return self
