@@ -129,6 +129,28 @@ def test_nobody_asks_which_kind_of_source_it_is() -> None:
     assert not asked, "\n".join(asked)
 
 
+def _public_names(tree: ast.Module) -> Iterator[str]:
+    """Classes, functions and types that a module defines; constants are its own."""
+    for node in tree.body:
+        match node:
+            case ast.ClassDef(name=name) | ast.FunctionDef(name=name):
+                yield name
+            case ast.Assign(targets=[ast.Name(id=name)]) if not name.isupper():
+                yield name
+            case ast.AnnAssign(target=ast.Name(id=name)) if not name.isupper():
+                yield name
+
+
+def test_a_name_has_one_meaning_in_the_whole_project() -> None:
+    places: dict[str, list[str]] = {}
+    for module, path in MODULES.items():
+        for name in _public_names(ast.parse(path.read_text())):
+            if not name.startswith("_"):
+                places.setdefault(name, []).append(module)
+    twice = {name: modules for name, modules in places.items() if len(modules) > 1}
+    assert not twice, twice
+
+
 def test_every_package_says_what_belongs_in_it_and_what_does_not() -> None:
     for module, path in MODULES.items():
         if path.name == "__init__.py" and module != "cpumap":

@@ -6,7 +6,7 @@ import argparse
 
 from cpumap.cli.columns import columns
 from cpumap.cli.reading import read_file
-from cpumap.cli.sourcing import add_source_options, open_cpu_map, open_source
+from cpumap.cli.sourcing import add_source_options, open_cpu_map, source_for
 from cpumap.cpu.host import UNKNOWN_MACHINE, ThisMachine
 from cpumap.cpu.request import CpuRequest
 from cpumap.hosts.described import read_described
@@ -48,7 +48,7 @@ def run_check(arguments: argparse.Namespace) -> int:
         if arguments.host
         else None
     )
-    with open_source(arguments, request) as source:
+    with source_for(arguments, request) as source:
         here = _here(source, cpu_map)
         found = check(request, Platform(source, cpu_map, arguments.machine), host=host, here=here)
     put(json_text("check", found.to_json()) if arguments.format == "json" else _checked_text(found))
@@ -105,7 +105,7 @@ def add_host(parser: argparse.ArgumentParser) -> None:
 def run_host(arguments: argparse.Namespace) -> int:
     cpu_map = open_cpu_map(arguments)
     # Without a domain that says so, kvm is what a host is asked about.
-    with open_source(arguments, CpuRequest(accel=arguments.accel or "kvm")) as source:
+    with source_for(arguments, CpuRequest(accel=arguments.accel or "kvm")) as source:
         here = _here(source, cpu_map)
         found = available(Platform(source, cpu_map, arguments.machine), here)
     if here.cpu is not None and not here.msrs:

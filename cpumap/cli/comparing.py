@@ -16,7 +16,7 @@ from cpumap.cli.sourcing import (
     add_cpu_map_option,
     add_source_options,
     open_cpu_map,
-    open_source,
+    source_for,
 )
 from cpumap.cpu.host import Cpu, HostCpu
 from cpumap.cpu.request import CpuRequest
@@ -90,7 +90,7 @@ def _compare_on_source(arguments: argparse.Namespace, cpu_map: CpuMap) -> int:
     every = arguments.machine == "all"
     if every:
         arguments.machine = None
-    with open_source(arguments, request) as source:
+    with source_for(arguments, request) as source:
         host = _host_for(arguments, source, cpu_map)
         if every:
             found = compare_all(Platform(source, cpu_map), host, request)
@@ -197,7 +197,7 @@ def _run_everywhere(
 
     given = [one if isinstance(one, HostCpu) else as_host(one) for one in cpus]
     hosts = [described(one, cpu_map, one.where) for one in given]
-    with open_source(arguments, cpu) as source:
+    with source_for(arguments, cpu) as source:
         cpu, disabled = runnable_on_all(Platform(source, cpu_map, arguments.machine), hosts, cpu)
     if disabled:
         say(f"disabled, since not every host's QEMU can give them: {', '.join(disabled)}")

@@ -11,7 +11,7 @@ from cpumap.cpu.bits import place
 from cpumap.cpu.names import model_version
 from cpumap.errors import InputError
 from cpumap.runnable.explain import Explanation, explain
-from cpumap.runnable.explain_feature import Explained, Held
+from cpumap.runnable.explain_feature import Explained, ModelsWith
 from cpumap.runnable.explain_names import ExplainedMachine, ExplainedModel
 from cpumap.runnable.messages import Advice
 from cpumap.system.json_text import json_text
@@ -130,7 +130,7 @@ def _lines(one: Explained) -> Iterator[str]:
     yield f"  what to do: {one.advice.do}"
 
 
-def _held_lines(held: Held, one: Explained) -> Iterator[str]:
+def _held_lines(held: ModelsWith, one: Explained) -> Iterator[str]:
     where = f"QEMU {held.release}" + (f", with {one.nested} on" if one.nested else "")
     if not (held.everywhere or held.since or held.until):
         none = "no model has it of its own" if one.property.startswith("hv-") else "no model has it"

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from cpumap.fleet.convert import Outcome
-from cpumap.fleet.inputs import found
+from cpumap.fleet.inputs import find_documents
 from cpumap.fleet.run import Converted
 from cpumap.system.say import plain, plain_lines, put, put_line, put_own, say, say_line
 
@@ -204,4 +204,4 @@ def _total(paths: Sequence[str]) -> int | None:
     """How many documents there are; None where that is not known before they are read."""
     if any(path == "-" or (Path(path).is_file() and not path.endswith(".xml")) for path in paths):
         return None
-    return sum(1 for _ in found(paths, sys.stdin.buffer))
+    return sum(1 for _ in find_documents(paths, sys.stdin.buffer))

@@ -9,7 +9,7 @@ from typing import Any
 from cpumap.arch.x86.cpuid import CpuidData
 from cpumap.arch.x86.cpuid_formats import cpudata_text
 from cpumap.cli.columns import columns
-from cpumap.cli.sourcing import add_source_options, open_cpu_map, open_source, start_qemu
+from cpumap.cli.sourcing import add_source_options, open_cpu_map, source_for, start_qemu
 from cpumap.cpu.expansion import CpuModel, Definition, Expansion, Machine
 from cpumap.cpu.request import CpuRequest
 from cpumap.pin.expand import expand
@@ -58,7 +58,7 @@ def run_expand(arguments: argparse.Namespace) -> int:
     if arguments.type == "guest":
         put(cpudata_text(_seen_by_a_guest(arguments, request)))
         return 0
-    with open_source(arguments, request) as source:
+    with source_for(arguments, request) as source:
         expansion = expand(
             request,
             Platform(source, open_cpu_map(arguments), arguments.machine),
@@ -104,7 +104,7 @@ def add_dump(parser: argparse.ArgumentParser) -> None:
 
 def run_dump(arguments: argparse.Namespace) -> int:
     request = _request(arguments)
-    with open_source(arguments, request) as source:
+    with source_for(arguments, request) as source:
         expansion = expand(
             request,
             Platform(source, open_cpu_map(arguments), arguments.machine),
@@ -123,7 +123,7 @@ def add_models(parser: argparse.ArgumentParser) -> None:
 
 
 def run_models(arguments: argparse.Namespace) -> int:
-    with open_source(arguments) as source:
+    with source_for(arguments) as source:
         machine = find_machine(source, arguments.machine)
         definitions = source.definitions(machine.name)
     if arguments.format == "json":
@@ -167,7 +167,7 @@ def add_machines(parser: argparse.ArgumentParser) -> None:
 
 
 def run_machines(arguments: argparse.Namespace) -> int:
-    with open_source(arguments) as source:
+    with source_for(arguments) as source:
         machines = source.machines()
     if arguments.machine:
         machines = (find_machine(source, arguments.machine),)

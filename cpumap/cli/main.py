@@ -19,7 +19,7 @@ from cpumap.errors import CpumapError, SourceError
 from cpumap.system.say import flush, forget_stdout, plain, prepare_streams, put, put_line, say
 
 
-class Command(NamedTuple):
+class Subcommand(NamedTuple):
     """A command: the module in cpumap.commands that has its `add_NAME` and `run_NAME`, and what
     it does.
     """
@@ -29,33 +29,39 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "translate": Command("translate", "one domain XML becomes one explicit CPU"),
-    "convert": Command("fleet", "stored configs rewritten, by the thousand"),
-    "lock": Command("lock", "writes down the CPU of every guest of a fleet"),
-    "audit": Command(
+    "translate": Subcommand("translate", "one domain XML becomes one explicit CPU"),
+    "convert": Subcommand("fleet", "stored configs rewritten, by the thousand"),
+    "lock": Subcommand("lock", "writes down the CPU of every guest of a fleet"),
+    "audit": Subcommand(
         "lock", "which guests would see another CPU than the one locked, and because of what"
     ),
-    "expand": Command("inspect", "what a CPU model is, as QMP's CpuModelExpansionInfo"),
-    "dump": Command("inspect", "a -readconfig file that recreates a CPU"),
-    "models": Command("inspect", "the CPU models of a QEMU: aliases, deprecated, unusable and why"),
-    "machines": Command("inspect", "the machine types of a QEMU"),
-    "host": Command("check", "what can be enabled on a host, asked of its QEMU"),
-    "check": Command("check", "whether a domain's CPU can be run, and what stands in the way"),
-    "compare": Command(
+    "expand": Subcommand("inspect", "what a CPU model is, as QMP's CpuModelExpansionInfo"),
+    "dump": Subcommand("inspect", "a -readconfig file that recreates a CPU"),
+    "models": Subcommand(
+        "inspect", "the CPU models of a QEMU: aliases, deprecated, unusable and why"
+    ),
+    "machines": Subcommand("inspect", "the machine types of a QEMU"),
+    "host": Subcommand("check", "what can be enabled on a host, asked of its QEMU"),
+    "check": Subcommand("check", "whether a domain's CPU can be run, and what stands in the way"),
+    "compare": Subcommand(
         "comparing", "whether a host can provide a CPU: identical, superset or incompatible"
     ),
-    "baseline": Command("comparing", "the CPU that every one of several can provide"),
-    "update": Command(
+    "baseline": Subcommand("comparing", "the CPU that every one of several can provide"),
+    "update": Subcommand(
         "comparing", "host-model, match='minimum' and optional features resolved against a host"
     ),
-    "decode": Command("comparing", "CPUID data become a <cpu>"),
-    "explain": Command(
+    "decode": Subcommand("comparing", "CPUID data become a <cpu>"),
+    "explain": Subcommand(
         "explain", "what a feature is, which models have it since when, what removing it costs"
     ),
-    "verify": Command("prove", "whether a guest's CPU stays the same elsewhere, by three judges"),
-    "diff": Command("prove", "which properties and bits two CPUs differ in, and because of what"),
-    "hook": Command("hook", "the entry point of a hook of libvirt, vdsm or KubeVirt"),
-    "record": Command(
+    "verify": Subcommand(
+        "prove", "whether a guest's CPU stays the same elsewhere, by three judges"
+    ),
+    "diff": Subcommand(
+        "prove", "which properties and bits two CPUs differ in, and because of what"
+    ),
+    "hook": Subcommand("hook", "the entry point of a hook of libvirt, vdsm or KubeVirt"),
+    "record": Subcommand(
         "record", "writes down one QEMU's models and machine types, to be asked without it"
     ),
 }

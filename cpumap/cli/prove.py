@@ -11,7 +11,7 @@ from pathlib import Path
 from cpumap.arch.known import arch_of
 from cpumap.cli.columns import bit_lines, columns
 from cpumap.cli.reading import read_file
-from cpumap.cli.sourcing import add_source_options, open_cpu_map, open_source, start_qemu
+from cpumap.cli.sourcing import add_source_options, open_cpu_map, source_for, start_qemu
 from cpumap.cpu.machine_type import of_family
 from cpumap.cpu.request import CpuRequest
 from cpumap.errors import UnknownNameError
@@ -23,7 +23,7 @@ from cpumap.pin.expand import expand
 from cpumap.pin.resolve import Choices, resolve
 from cpumap.proof.diff import CpuDifference, diff
 from cpumap.proof.difference import PropertyDifference
-from cpumap.proof.verify import Judgement, Place, Report, verify
+from cpumap.proof.verify import JudgedPlace, Judgement, Verification, verify
 from cpumap.qemu.cpu_option import parse_cpu_option
 from cpumap.sources.live import QemuSource
 from cpumap.sources.machines import find_machine
@@ -105,7 +105,7 @@ def _versioned(target: Source) -> list[str]:
     return [machine.name for machine in of_family(target.machines(), *families)]
 
 
-def _report_text(report: Report) -> str:
+def _report_text(report: Verification) -> str:
     lines = [f"source: QEMU {report.qemu}, {report.machine}, {report.accel}"]
     for place in report.places:
         lines += _place_lines(place)
@@ -113,7 +113,7 @@ def _report_text(report: Report) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _place_lines(place: Place) -> Iterator[str]:
+def _place_lines(place: JudgedPlace) -> Iterator[str]:
     verdicts = ", ".join(
         f"{judgement.judge}: {judgement.verdict}" for judgement in place.judgements
     )
@@ -178,7 +178,7 @@ def run_diff(arguments: argparse.Namespace) -> int:
     cpu_map = open_cpu_map(arguments)
     request = _named(arguments.a, arguments)
     with ExitStack() as stack:
-        started = start_qemu if arguments.guest else open_source
+        started = start_qemu if arguments.guest else source_for
         source: Source = stack.enter_context(started(arguments, request))
         target = _target(arguments, source, stack)
         found = list(_differences(arguments, request, source, target, cpu_map))

@@ -66,7 +66,7 @@ def open_cpu_map(arguments: argparse.Namespace) -> CpuMap:
 
 
 @contextmanager
-def open_source(
+def source_for(
     arguments: argparse.Namespace, request: CpuRequest | None = None
 ) -> Iterator[Source]:
     """The source that the options name; without any, the domain's emulator, the QEMU on PATH or a
@@ -163,8 +163,8 @@ def host_of_libvirt(
     arguments: argparse.Namespace, request: CpuRequest, cpu_map: CpuMap
 ) -> DescribedHost:
     """The CPU that host-model means to the libvirt of --connect."""
-    from cpumap.fleet.libvirt import host_of
+    from cpumap.fleet.libvirt import host_model_of
     from cpumap.sources.libvirt import Hypervisor
 
     with Hypervisor(arguments.connect) as hypervisor:
-        return host_of(hypervisor, request, cpu_map)
+        return host_model_of(hypervisor, request, cpu_map)

@@ -11,8 +11,8 @@ from cpumap.cli.sourcing import (
     add_source_options,
     host_of_libvirt,
     open_cpu_map,
-    open_source,
     read_domain,
+    source_for,
 )
 from cpumap.cli.targeting import add_target_options, targeted
 from cpumap.cpu.explicit import ExplicitCpu
@@ -89,7 +89,7 @@ def run_translate(arguments: argparse.Namespace) -> int:
     if arguments.pin == "none":
         return _as_libvirt_does(arguments, request, cpu_map, host)
     choices = Choices(pin=arguments.pin, unavailable=arguments.unavailable)
-    with open_source(arguments, request) as source:
+    with source_for(arguments, request) as source:
         platform = Platform(source, cpu_map, arguments.machine)
         meant, expansion = expand_on(host, request, platform)
         cpu = targeted(arguments, resolve(meant, expansion, choices), expansion, platform)
@@ -144,7 +144,7 @@ def _as_libvirt_does(
         from cpumap.hosts.described import request_on
 
         request = request_on(host, request, cpu_map)
-    with open_source(arguments, request) as source:
+    with source_for(arguments, request) as source:
         words = libvirt_cpu_args(
             replace(request, machine=arguments.machine or request.machine),
             Platform(source, cpu_map),

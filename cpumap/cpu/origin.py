@@ -7,7 +7,7 @@ from typing import Literal
 
 from cpumap.cpu.frozen import Frozen
 
-Kind = Literal[
+OriginKind = Literal[
     "unsaid",
     "-cpu",
     "-global",
@@ -29,7 +29,7 @@ the move to another QEMU.
 """
 
 
-_WORDS: dict[Kind, str] = {
+_WORDS: dict[OriginKind, str] = {
     "unsaid": "",
     "element": "{}",
     "policy": "policy {}",
@@ -51,7 +51,7 @@ _DEPENDS, _UNAVAILABLE = ", and what it depends on", ", unavailable here"
 class Origin(Frozen):
     """Where a value comes from. Decisions hang on its kind and detail; `str` gives the words."""
 
-    kind: Kind
+    kind: OriginKind
     detail: str = ""
     """A model, machine type or release; the policy; the element, for which it is all there is to
     say.
@@ -74,7 +74,7 @@ UNSAID = Origin("unsaid")
 
 
 @cache
-def origin(kind: Kind, detail: str = "") -> Origin:
+def origin(kind: OriginKind, detail: str = "") -> Origin:
     """The origin of this kind: one value for all properties that have it, since most have the
     same.
     """
@@ -94,8 +94,8 @@ def read_origin(words: str) -> Origin:
     return Origin(kind, detail, release, depends, unavailable)
 
 
-def _read(words: str) -> tuple[Kind, str, str]:
-    plain: tuple[Kind, ...] = ("-cpu", "-global", "qemu:commandline", "realised")
+def _read(words: str) -> tuple[OriginKind, str, str]:
+    plain: tuple[OriginKind, ...] = ("-cpu", "-global", "qemu:commandline", "realised")
     for kind in plain:
         if words == kind:
             return kind, "", ""

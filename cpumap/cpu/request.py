@@ -26,14 +26,14 @@ Check = Literal["none", "partial", "full"]
 Fallback = Literal["allow", "forbid"]
 
 
-Policy = Literal["force", "require", "optional", "disable", "forbid"]
+PolicyName = Literal["force", "require", "optional", "disable", "forbid"]
 
 
 class FeaturePolicy(Frozen):
     """One `<feature policy= name=>`."""
 
     name: FeatureName
-    policy: Policy
+    policy: PolicyName
     line: int = 0
     """Line in the input, 0 when it has none."""
 

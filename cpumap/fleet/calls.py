@@ -14,7 +14,7 @@ from pathlib import Path
 from cpumap.errors import SourceError
 from cpumap.fleet.audit import Audited, audit_case, cases
 from cpumap.fleet.convert import Answers
-from cpumap.fleet.inputs import found
+from cpumap.fleet.inputs import find_documents
 from cpumap.fleet.journal import JOURNAL, Journal
 from cpumap.fleet.lock import Lock, Locking, read_lock
 from cpumap.fleet.run import Converted, convert_all, executor_for
@@ -96,7 +96,7 @@ def convert(
     written, or a worker process dies.
     """
     names = [os.fspath(path) for path in paths]
-    inputs = found(names, sys.stdin.buffer)
+    inputs = find_documents(names, sys.stdin.buffer)
     with (
         executor_for(inputs, work.jobs, work.scheduler) as (executor, everything, jobs),
         _writer(names, answers, destination, resume=resume) as writer,

@@ -40,7 +40,7 @@ class Input:
     problem: str = ""
 
 
-def found(paths: Iterable[str], stdin: IO[bytes]) -> Iterator[Input]:
+def find_documents(paths: Iterable[str], stdin: IO[bytes]) -> Iterator[Input]:
     """Every document of the paths, in their order; directories sorted by name, at any depth."""
     named = list(paths)
     if named.count("-") > 1:

@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from cpumap.cpu.explicit import ExplicitCpu
 from cpumap.cpu.request import CpuRequest
 from cpumap.errors import CpumapError, DomainError, SourceError
+from cpumap.fleet.convert import Status
 from cpumap.hosts.described import DescribedHost, read_described
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.domain import domain_element, parse_request, read_document, request_of
@@ -28,8 +29,6 @@ from cpumap.sources.platform import Platform
 from cpumap.sources.source import Source
 from cpumap.system.files import write_atomically
 from cpumap.system.xml_document import Document, read_input
-
-Status = Literal["converted", "explicit", "refused", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +131,7 @@ class Converter:
         return self._sources[key]
 
     def _host(self, request: CpuRequest) -> DescribedHost:
-        return host_of(self.hypervisor, request, self.cpu_map)
+        return host_model_of(self.hypervisor, request, self.cpu_map)
 
     def _beside(self, domain: StoredDomain) -> Iterator[str]:
         """What of the domain keeps the CPU it had, whatever its definition says."""
@@ -181,7 +180,7 @@ def running_cpu(
     return replace(cpu, notes=(*cpu.notes, off)) if lacking else cpu
 
 
-def host_of(hypervisor: Hypervisor, request: CpuRequest, cpu_map: CpuMap) -> DescribedHost:
+def host_model_of(hypervisor: Hypervisor, request: CpuRequest, cpu_map: CpuMap) -> DescribedHost:
     """The CPU that host-model means to this libvirt, for the request's machine type and domain
     type.
     """

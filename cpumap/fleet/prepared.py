@@ -15,7 +15,7 @@ from cpumap.system.files import Folder, take_after
 
 
 @dataclass(slots=True)
-class Place:
+class TargetFile:
     """The file that a new document becomes, and its status now; None: there is no such file."""
 
     folder: Folder
@@ -38,7 +38,7 @@ class Prepared:
     """A new document, complete in a file beside its place, locked and open."""
 
     outcome: Outcome
-    place: Place
+    place: TargetFile
     expected: Stamp | None
     """The stamp of the file that is to be replaced; None: there is none."""
     handle: int
@@ -83,7 +83,11 @@ Like = tuple[str, os.stat_result]
 
 
 def prepare(
-    outcome: Outcome, content: bytes, place: Place, expected: Stamp | None, like: Like | None = None
+    outcome: Outcome,
+    content: bytes,
+    place: TargetFile,
+    expected: Stamp | None,
+    like: Like | None = None,
 ) -> Prepared:
     """The content in a file beside its place: complete, with mode, owner and attributes of the
     file there, or where there is none, of the one `like`; not durable yet. Errors: `SourceError`,
@@ -103,11 +107,11 @@ def prepare(
     return ready
 
 
-def _temporary(place: Place) -> str:
+def _temporary(place: TargetFile) -> str:
     return f".{place.name}.cpumap"
 
 
-def _own_temporary(place: Place) -> int:
+def _own_temporary(place: TargetFile) -> int:
     """The file, opened, locked and empty; one that a killed run left is taken over, one in use is
     refused.
     """
@@ -136,7 +140,7 @@ def _write(handle: int, content: bytes) -> None:
         written += os.write(handle, content[written:])
 
 
-def back_up(backup: Path, target: Place, old: bytes) -> None:
+def back_up(backup: Path, target: TargetFile, old: bytes) -> None:
     """Keeps the old document, durably, before anything happens to it; a backup is never
     overwritten.
     """
@@ -149,7 +153,7 @@ def back_up(backup: Path, target: Place, old: bytes) -> None:
     try:
         outcome = Outcome(0, str(backup), "converted")
         like = None if target.status is None else (target.path, target.status)
-        ready = prepare(outcome, old, Place(folder, backup.name, None), None, like)
+        ready = prepare(outcome, old, TargetFile(folder, backup.name, None), None, like)
         try:
             os.fsync(ready.handle)
             ready.put()
@@ -160,7 +164,7 @@ def back_up(backup: Path, target: Place, old: bytes) -> None:
         folder.close()
 
 
-def links(place: Place) -> tuple[str, ...]:
+def links(place: TargetFile) -> tuple[str, ...]:
     """What to say where the old document has other names, which lead to it still."""
     count = place.status.st_nlink - 1 if place.status is not None else 0
     if count < 1:
@@ -168,6 +172,6 @@ def links(place: Place) -> tuple[str, ...]:
     return (f"{count} other hard link{'s' * (count > 1)} to it still lead to the old document",)
 
 
-def lasting(share: Sequence[Prepared]) -> list[OSError | None]:
+def make_last(share: Sequence[Prepared]) -> list[OSError | None]:
     """Makes these last, one after the other; why not, for each that cannot."""
     return [ready.failure_to_sync() for ready in share]

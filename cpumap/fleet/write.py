@@ -20,7 +20,7 @@ from cpumap.errors import InputError, SourceError
 from cpumap.fleet.convert import Outcome, failure, source_failure
 from cpumap.fleet.inputs import Input, stamp_of
 from cpumap.fleet.journal import Journal, digest
-from cpumap.fleet.prepared import Place, Prepared, back_up, lasting, links, prepare
+from cpumap.fleet.prepared import Prepared, TargetFile, back_up, links, make_last, prepare
 from cpumap.fleet.run import Converted
 from cpumap.system.files import Folder
 from cpumap.system.interrupts import uninterrupted
@@ -154,7 +154,7 @@ class Writer:
         shares = [share for share in shares if share]
         documents = [[prepared[number] for number in share] for share in shares]
         failed: dict[int, OSError] = {}
-        for share, errors in zip(shares, self._threads.map(lasting, documents), strict=True):
+        for share, errors in zip(shares, self._threads.map(make_last, documents), strict=True):
             for number, error in zip(share, errors, strict=True):
                 if error is not None:
                     failed[number] = error
@@ -225,7 +225,7 @@ class _Folders:
         self._stack = stack
         self._open: dict[str, Folder] = {}
 
-    def place(self, path: str, *, make: bool = False) -> Place:
+    def place(self, path: str, *, make: bool = False) -> TargetFile:
         """The place that the path names; with `make`, its directory is made if it is not there.
         Errors: `OSError`.
         """
@@ -236,9 +236,9 @@ class _Folders:
                 Path(directory).mkdir(parents=True, exist_ok=True)
             folder = self._open[directory] = Folder(os.path.realpath(directory))
             self._stack.callback(folder.close)
-        return Place(folder, name, folder.status(name))
+        return TargetFile(folder, name, folder.status(name))
 
-    def behind_link(self, path: str) -> Place:
+    def behind_link(self, path: str) -> TargetFile:
         """The place that the path names, or that it links to. Errors: `OSError`."""
         place = self.place(path)
         if place.folder.is_link(place.name):
@@ -252,7 +252,7 @@ def _intent(item: Converted, ready: Prepared) -> list[Any]:
     return [item.source.place, digest(content), outcome.status, outcome.notes]
 
 
-def _refuse_read_only(place: Place, outcome: Outcome) -> None:
+def _refuse_read_only(place: TargetFile, outcome: Outcome) -> None:
     status = place.status
     if status is None or (status.st_mode & 0o222 and os.access(place.path, os.W_OK)):
         return

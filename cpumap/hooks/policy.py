@@ -207,7 +207,7 @@ def require_same(document: Document, judged: Judged, policy: Policy) -> None:
     if not policy.state or not path.exists():
         return
     qemu, was = _remembered(path)
-    differing = differences(was, judged.given)
+    differing = changed_values(was, judged.given)
     if differing:
         raise DriftError(
             f"it was started with another CPU (QEMU {qemu}) than QEMU "
@@ -226,7 +226,7 @@ def _remembered(path: Path) -> tuple[str, Mapping[str, Value]]:
     return stored.key("qemu").text, {str(name): value for name, value in cpu.items()}
 
 
-def differences(was: Mapping[str, Value], now: Mapping[PropertyName, Value]) -> list[str]:
+def changed_values(was: Mapping[str, Value], now: Mapping[PropertyName, Value]) -> list[str]:
     """The properties that are not what they were; one that only one of them has counts when it
     is on.
     """

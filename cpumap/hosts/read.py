@@ -14,7 +14,7 @@ from cpumap.arch.known import DEFAULT
 from cpumap.arch.x86.cpuid_formats import cpudata, is_records, read_cpuid
 from cpumap.cpu.host import UNKNOWN_MACHINE, Cpu, HostCpu, Identity, ThisMachine
 from cpumap.cpu.names import Accel, FeatureName, PropertyName
-from cpumap.cpu.request import CpuRequest, FeaturePolicy, Policy
+from cpumap.cpu.request import CpuRequest, FeaturePolicy, PolicyName
 from cpumap.errors import DomainError, InputError
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.domain import looks_like_xml, parse_request, request_of
@@ -154,7 +154,7 @@ def _features(document: Document, cpu: Any) -> tuple[FeaturePolicy, ...]:
     features: dict[str, FeaturePolicy] = {}
     for element in cpu.iterchildren("feature"):
         name = element.get("name")
-        policy: Policy = document.choice(element, "policy", ("require", "disable")) or "require"
+        policy: PolicyName = document.choice(element, "policy", ("require", "disable")) or "require"
         if not name:
             raise document.error(element, "<feature> without name=")
         if name in features:

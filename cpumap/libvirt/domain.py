@@ -24,7 +24,7 @@ from cpumap.cpu.request import (
     Match,
     MaxPhysAddr,
     Mode,
-    Policy,
+    PolicyName,
 )
 from cpumap.cpu.topology import Topology
 from cpumap.errors import DomainError, InputError
@@ -50,7 +50,9 @@ ARCHITECTURES = frozenset({
 """Architectures by libvirt's names (virArch)."""
 
 
-MODES, MATCHES, CHECKS, FALLBACKS, POLICIES = map(get_args, (Mode, Match, Check, Fallback, Policy))
+MODES, MATCHES, CHECKS, FALLBACKS, POLICIES = map(
+    get_args, (Mode, Match, Check, Fallback, PolicyName)
+)
 
 
 ACCELS: dict[str, Accel] = {"kvm": "kvm", "qemu": "tcg"}
@@ -330,7 +332,7 @@ def _features(
                 f"CPU feature '{name}' specified more than once (first on line "
                 f"{features[name].line})",
             )
-        policy: Policy | None = document.choice(element, "policy", POLICIES)
+        policy: PolicyName | None = document.choice(element, "policy", POLICIES)
         features[name] = FeaturePolicy(FeatureName(name), policy or "require", element.sourceline)
     return tuple(features.values())
 

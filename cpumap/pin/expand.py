@@ -11,7 +11,7 @@ from cpumap.arch.arch import Arch
 from cpumap.arch.known import arch_of
 from cpumap.cpu.expansion import Context, CpuModel, Definition, Expansion, Machine, Realised
 from cpumap.cpu.names import Property, PropertyName, Value
-from cpumap.cpu.origin import OPTIONAL, Kind, origin
+from cpumap.cpu.origin import OPTIONAL, OriginKind, origin
 from cpumap.cpu.request import CpuRequest, FeaturePolicy
 from cpumap.errors import CannotRealiseError, ResolveError, UnknownNameError
 from cpumap.libvirt.cpu_map.map import CpuMap
@@ -22,7 +22,7 @@ from cpumap.sources.source import Source
 ON = frozenset({"force", "require", "optional"})
 
 
-OUTSIDE_CPU_OPTION: frozenset[Kind] = frozenset({"-global", "qemu:commandline"})
+OUTSIDE_CPU_OPTION: frozenset[OriginKind] = frozenset({"-global", "qemu:commandline"})
 """Origins of settings that QEMU is given beside `-cpu`."""
 
 

@@ -25,7 +25,7 @@ from cpumap.qemu.arguments import cpu_arguments, smp_option
 from cpumap.sources.platform import Platform
 from cpumap.sources.source import Source
 
-Verdict = Literal["holds", "differs", "refused"]
+Ruling = Literal["holds", "differs", "refused"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Judgement:
     """What one judge says of the CPU in one place."""
 
     judge: Judge
-    verdict: Verdict
+    verdict: Ruling
     properties: tuple[PropertyDifference, ...] = ()
     bits: tuple[GuestDifference, ...] = ()
     missed: tuple[PredictedDifference, ...] = ()
@@ -43,7 +43,7 @@ class Judgement:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class JudgedPlace:
     """One QEMU and machine type in which the CPU was judged."""
 
     qemu: str
@@ -69,13 +69,13 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class Verification:
     """The judgements of one CPU, place by place."""
 
     qemu: str
     machine: str
     accel: str
-    places: tuple[Place, ...]
+    places: tuple[JudgedPlace, ...]
 
     @property
     def holds(self) -> bool:
@@ -91,7 +91,7 @@ class Report:
         }
 
 
-def _place_json(place: Place) -> dict[str, Any]:
+def _place_json(place: JudgedPlace) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "qemu": place.qemu,
         "machine": place.machine,
@@ -111,7 +111,7 @@ def verify(
     places: Iterable[tuple[Source, str]],
     *,
     only: frozenset[PropertyName] | None = None,
-) -> Report:
+) -> Verification:
     """The judgements in each place, a QEMU and one of its machine types. `cpu` names everything, as
     `resolve` does.
 
@@ -133,10 +133,10 @@ def verify(
         )
         context = moved.context
         judged.append(
-            Place(context.qemu, context.machine, context.accel, moved, prediction, judgements)
+            JudgedPlace(context.qemu, context.machine, context.accel, moved, prediction, judgements)
         )
     where = expansion.context
-    return Report(where.qemu, where.machine, where.accel, tuple(judged))
+    return Verification(where.qemu, where.machine, where.accel, tuple(judged))
 
 
 def _original(cpu: ExplicitCpu, expansion: Expansion) -> CpuModel:

@@ -14,7 +14,7 @@ from cpumap.runnable.explain_names import (
     explain_machine,
     explain_model,
 )
-from cpumap.runnable.lookup import Known, known_to
+from cpumap.runnable.lookup import Known, where_to_look
 from cpumap.runnable.messages import Advice, Mention, read_messages
 
 
@@ -59,7 +59,7 @@ def explain(
     Errors: `UnknownNameError` for a release that is not recorded.
     """
     reading = read_messages(text)
-    known = known_to(cpu_map, accel, recorded)
+    known = where_to_look(cpu_map, accel, recorded)
     features: dict[str, Explained] = {}
     models: list[ExplainedModel] = []
     machines: list[ExplainedMachine] = []

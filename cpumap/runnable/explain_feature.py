@@ -22,7 +22,7 @@ NESTING = ("vmx", "svm")
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class ModelsWith:
     """The models of one QEMU that have a feature."""
 
     release: str
@@ -50,7 +50,7 @@ class Explained:
     """The recorded QEMUs that know it."""
     unknown_to: tuple[str, ...] = ()
     """The recorded QEMUs that do not."""
-    held: tuple[Held, ...] = ()
+    held: tuple[ModelsWith, ...] = ()
     dependants: tuple[PropertyName, ...] = ()
     """Features that QEMU switches off with it."""
     needs: tuple[PropertyName, ...] = ()
@@ -154,7 +154,7 @@ def _needed(source: RecordedSource, prop: PropertyName, cpu_map: CpuMap) -> list
     return [name for name in names if name != prop and prop in source.dependants(name)]
 
 
-def _held(source: RecordedSource, prop: PropertyName, nested: bool) -> Held:
+def _held(source: RecordedSource, prop: PropertyName, nested: bool) -> ModelsWith:
     """The models by machine type: the versioned machine types in order of their release.
 
     A nested feature counts as had where the model has it once what it needs is on.
@@ -170,7 +170,7 @@ def _held(source: RecordedSource, prop: PropertyName, nested: bool) -> Held:
             since[model] = machines[len(has) - has[::-1].index(False)]
         elif any(has):
             until[model] = machines[len(has) - 1 - has[::-1].index(True)]
-    return Held(source.version, tuple(everywhere), since, until)
+    return ModelsWith(source.version, tuple(everywhere), since, until)
 
 
 def _by_release(source: RecordedSource) -> list[str]:

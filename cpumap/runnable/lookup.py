@@ -11,7 +11,7 @@ from cpumap.cpu.names import Accel, FeatureName, PropertyName
 from cpumap.libvirt.cpu_map.entries import Alias, Feature
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.proof.difference import bit_names
-from cpumap.runnable.messages import Place
+from cpumap.runnable.messages import BitPlace
 from cpumap.sources.recorded import RecordedSource
 from cpumap.sources.recordings import find_recording, upstream
 from cpumap.system.data import data_path
@@ -61,14 +61,14 @@ class Known:
         flags: Mapping[str, str] = self.facts["linux"]
         return flags.get(name) == ""
 
-    def features_at(self, places: Iterable[Place]) -> list[Feature]:
+    def features_at(self, places: Iterable[BitPlace]) -> list[Feature]:
         """The features that sit at one of the places."""
         names = bit_names(self.cpu_map)
         found = dict.fromkeys(names[place] for place in places if place in names)
         return [self.cpu_map.features[FeatureName(name)] for name in found]
 
 
-def known_to(cpu_map: CpuMap, accel: Accel, recorded: str | None = None) -> Known:
+def where_to_look(cpu_map: CpuMap, accel: Accel, recorded: str | None = None) -> Known:
     """Where to look: in all shipped recordings, or in the one of this release (or file).
 
     Errors: `UnknownNameError` for a release that is not recorded, `SourceError`.

@@ -14,7 +14,7 @@ from typing import Literal
 
 from cpumap.system.data import data_path
 
-Place = tuple[int, int, str, int]
+BitPlace = tuple[int, int, str, int]
 """Leaf or MSR, subleaf, register or `msr`, number of the bit."""
 
 Subject = Literal["feature", "model", "bit", "word"]
@@ -69,7 +69,7 @@ class Mention:
     name: str
     subject: Subject
     advice: Advice = NO_ADVICE
-    bits: tuple[Place, ...] = ()
+    bits: tuple[BitPlace, ...] = ()
     """Where the text says that it sits; any of these, where a notation is not unique."""
 
 
@@ -147,7 +147,7 @@ def _bits_in(text: str) -> Iterator[Mention]:
             yield Mention("", "bit", NO_ADVICE, tuple(_bits_of(match)))
 
 
-def _bits_of(match: re.Match[str] | None) -> Iterator[Place]:
+def _bits_of(match: re.Match[str] | None) -> Iterator[BitPlace]:
     """The bit of a notation; QEMU counts VMX controls in the high half of their MSR."""
     if match is None:
         return

@@ -29,7 +29,7 @@ _PARTS = frozenset(
 """What a recording consists of, beside its schema and what was refused."""
 
 
-Facts = Mapping[str, Any]
+Recorded = Mapping[str, Any]
 
 
 def with_spellings(facts: dict[str, Any], spellings: Mapping[str, str]) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def with_spellings(facts: dict[str, Any], spellings: Mapping[str, str]) -> dict[
 
 
 def derived_definition(
-    model: str, arch: Arch, full: Facts, lacking: Iterable[str]
+    model: str, arch: Arch, full: Recorded, lacking: Iterable[str]
 ) -> dict[str, Any]:
     """What a definition says unless the recording says otherwise; unavailable is what the
     accelerator lacks.
@@ -53,7 +53,7 @@ def derived_definition(
     }
 
 
-def offered_by(stored: Facts) -> str:
+def offered_by(stored: Recorded) -> str:
     """The digest of what the recorded QEMU offers, as a live one's is made."""
     first = next(entry["table"] for entry in stored["machines"].values() if entry["table"])
     definitions = Layer(stored["definition"], stored["like"])
@@ -251,7 +251,7 @@ def _kind(value: Value) -> str:
     )
 
 
-def _switches(effect: Facts, given: Iterable[str]) -> dict[PropertyName, Value]:
+def _switches(effect: Recorded, given: Iterable[str]) -> dict[PropertyName, Value]:
     return {PropertyName(n): v for n, v in effect.items() if isinstance(v, bool) and n not in given}
 
 
@@ -259,7 +259,7 @@ def _levels(
     levels: Levels,
     full: Mapping[PropertyName, Value],
     changed: Mapping[PropertyName, Value],
-    effects: Mapping[str, Mapping[str, Facts]],
+    effects: Mapping[str, Mapping[str, Recorded]],
     given: Iterable[str],
 ) -> dict[PropertyName, Value]:
     """The levels as QEMU raises them for features that are on; a level given outright stays."""

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cpumap.cpu.origin import Kind, Origin, origin, read_origin
+from cpumap.cpu.origin import Origin, OriginKind, origin, read_origin
 
 WORDS = {
     "": Origin("unsaid"),
@@ -47,9 +47,9 @@ WITH_DETAIL = (
 NAMES = st.from_regex(r"[A-Za-z][A-Za-z0-9.-]{0,12}", fullmatch=True)
 
 
-@given(st.sampled_from(get_args(Kind)), NAMES, NAMES, st.booleans(), st.booleans())
+@given(st.sampled_from(get_args(OriginKind)), NAMES, NAMES, st.booleans(), st.booleans())
 def test_what_is_written_is_read_again(
-    kind: Kind, detail: str, release: str, depends: bool, unavailable: bool
+    kind: OriginKind, detail: str, release: str, depends: bool, unavailable: bool
 ) -> None:
     if kind not in (*WITH_DETAIL, "no cache table"):
         detail = "timer tsc" if kind == "element" else ""

@@ -17,7 +17,7 @@ import cpumap
 from cpumap.cli.main import main
 from cpumap.cpu.names import PropertyName, Value
 from cpumap.errors import InputError
-from cpumap.hooks.policy import Policy, differences, read_policy
+from cpumap.hooks.policy import Policy, changed_values, read_policy
 from tests.support.paths import TREE
 
 DOMAIN = """\
@@ -201,7 +201,7 @@ def test_defaults_where_there_is_no_policy(tmp_path: Path) -> None:
 def test_differences_count_what_is_on() -> None:
     was: dict[str, Value] = {"a": True, "b": False, "c": 1, "gone-off": False, "gone-on": True}
     now: dict[str, Value] = {"a": False, "b": False, "c": 2, "new-off": False, "new-on": True}
-    assert differences(was, {PropertyName(name): value for name, value in now.items()}) == [
+    assert changed_values(was, {PropertyName(name): value for name, value in now.items()}) == [
         "a on → off",
         "c 1 → 2",
         "gone-on on → absent",

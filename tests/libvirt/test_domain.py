@@ -13,7 +13,16 @@ from typing import get_args
 import pytest
 
 from cpumap.cpu.names import Value
-from cpumap.cpu.request import Cache, Check, CpuRequest, Fallback, Match, MaxPhysAddr, Mode, Policy
+from cpumap.cpu.request import (
+    Cache,
+    Check,
+    CpuRequest,
+    Fallback,
+    Match,
+    MaxPhysAddr,
+    Mode,
+    PolicyName,
+)
 from cpumap.cpu.topology import Topology
 from cpumap.errors import DomainError, InputError
 from cpumap.libvirt.domain import ACCELS, parse_request
@@ -355,7 +364,7 @@ def test_cpu_element(xml: str) -> None:
 
 
 def test_policies_in_order_with_their_lines() -> None:
-    policies = get_args(Policy)
+    policies = get_args(PolicyName)
     features = "\n".join(f"<feature policy='{policy}' name='f-{policy}'/>" for policy in policies)
     request = parse_request(f"<cpu>{PENRYN}\n{features}\n<feature name='plain'/></cpu>")
     assert [(f.name, f.policy, f.line) for f in request.features] == [

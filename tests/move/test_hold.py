@@ -21,7 +21,7 @@ from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.pin.compact import changing_properties
 from cpumap.pin.expand import default_request, expand
 from cpumap.pin.resolve import Choices, resolve
-from cpumap.proof.verify import Place, Report, verify
+from cpumap.proof.verify import JudgedPlace, Verification, verify
 from cpumap.sources.live import QemuSource
 from cpumap.sources.platform import Platform
 
@@ -55,7 +55,7 @@ def requested(model: str, source: QemuSource) -> CpuRequest:
     return default_request(CpuModel(model), None, CpuRequest(accel=source.accel))
 
 
-def seen(report: Report) -> list[Place]:
+def seen(report: Verification) -> list[JudgedPlace]:
     """The places in which the guest did not see what had been said."""
     return [place for place in report.places if not place.as_predicted]
 

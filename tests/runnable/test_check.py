@@ -19,7 +19,7 @@ from cpumap.cpu.expansion import Context, CpuModel
 from cpumap.cpu.host import UNKNOWN_MACHINE, ThisMachine
 from cpumap.cpu.names import FeatureName, Property, PropertyName
 from cpumap.cpu.origin import origin
-from cpumap.cpu.request import CpuRequest, FeaturePolicy, Policy
+from cpumap.cpu.request import CpuRequest, FeaturePolicy, PolicyName
 from cpumap.errors import InputError, SourceError, UnknownNameError
 from cpumap.hosts.described import DescribedHost, read_described, request_on
 from cpumap.hosts.lack import who_lacks
@@ -46,7 +46,7 @@ def _names(*names: str) -> frozenset[PropertyName]:
     return frozenset(map(PropertyName, names))
 
 
-def _feature(name: str, policy: Policy = "require") -> FeaturePolicy:
+def _feature(name: str, policy: PolicyName = "require") -> FeaturePolicy:
     return FeaturePolicy(FeatureName(name), policy)
 
 

@@ -42,9 +42,9 @@ class FileDefinitions(Frozen):
 
     def models(self) -> Mapping[str, Model]:
         """Every model in the files."""
-        from cpumap.libvirt.cpu_map.models import Known, read_models
+        from cpumap.libvirt.cpu_map.models import MapNames, read_models
 
-        known = Known(self.path, self.aliases().keys(), self.vendors().keys())
+        known = MapNames(self.path, self.aliases().keys(), self.vendors().keys())
         return read_models(self.files, known)
 
 

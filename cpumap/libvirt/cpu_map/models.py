@@ -19,7 +19,7 @@ Written = Mapping[str, tuple[Document, Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class MapNames:
     """What a model may name: the features and vendors of its map."""
 
     path: Path
@@ -27,7 +27,7 @@ class Known:
     vendors: Collection[str]
 
 
-def read_models(files: Iterable[MapFile], known: Known) -> dict[str, Model]:
+def read_models(files: Iterable[MapFile], known: MapNames) -> dict[str, Model]:
     """Every model in the map's files, inheritance resolved."""
     written: dict[str, tuple[Document, Any]] = {}
     for file in files:
@@ -49,7 +49,7 @@ def _resolve(
     name: str,
     written: Written,
     models: dict[str, Model],
-    known: Known,
+    known: MapNames,
     descendants: tuple[str, ...],
 ) -> Model:
     """The model of this name, put into `models` with all that it inherits from."""
@@ -73,7 +73,7 @@ def _resolve(
     return models[name]
 
 
-def _model(element: Any, document: Document, base: Model, known: Known) -> Model:
+def _model(element: Any, document: Document, base: Model, known: MapNames) -> Model:
     listed = dict.fromkeys(base.listed)
     # What its model gained and lost, libvirt does not tell of one that inherits from that model.
     added: set[FeatureName] = set()
@@ -104,7 +104,7 @@ def _model(element: Any, document: Document, base: Model, known: Known) -> Model
 
 
 def _model_features(
-    element: Any, document: Document, known: Known
+    element: Any, document: Document, known: MapNames
 ) -> Iterator[tuple[FeatureName, Any]]:
     seen = set()
     for feature in element.iterfind("feature"):
@@ -122,7 +122,7 @@ def _model_features(
         yield name, feature
 
 
-def _model_vendor(element: Any, document: Document, known: Known) -> str | None:
+def _model_vendor(element: Any, document: Document, known: MapNames) -> str | None:
     vendor = element.find("vendor")
     if vendor is None:
         return None

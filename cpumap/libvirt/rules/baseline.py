@@ -11,7 +11,7 @@ from cpumap.cpu.request import CpuRequest, FeaturePolicy
 from cpumap.errors import InputError, ResolveError
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.rules.compare import features_of_cpu
-from cpumap.libvirt.rules.decode import NO_BLOCKERS, Blockers, Known, best_fit, guest_policies
+from cpumap.libvirt.rules.decode import NO_BLOCKERS, Blockers, KnownCpu, best_fit, guest_policies
 from cpumap.libvirt.words import NEVER_PASSED
 
 NEVER_MIGRATED = frozenset({FeatureName("invtsc")})
@@ -53,7 +53,7 @@ def baseline(
     if not common:
         raise ResolveError("the CPUs are incompatible: they have no feature in common")
     own = {cpu.model for cpu in cpus if cpu.model is not None}
-    fit = best_fit(Known(common, vendor), cpu_map, "guest", models, own, blockers)
+    fit = best_fit(KnownCpu(common, vendor), cpu_map, "guest", models, own, blockers)
     listed = tuple(f for f in guest_policies(fit) if f.name not in NEVER_PASSED)
     if migratable:
         listed = _migratable(listed, cpu_map.ordered(fit.model.features & NEVER_MIGRATED), cpu_map)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from cpumap.arch.known import runs
 from cpumap.cpu.host import Cpu, HostCpu
 from cpumap.cpu.names import FeatureName
-from cpumap.cpu.request import CpuRequest, FeaturePolicy, Policy
+from cpumap.cpu.request import CpuRequest, FeaturePolicy, PolicyName
 from cpumap.libvirt.cpu_map.map import CpuMap
 
 Verdict = Literal["identical", "superset", "incompatible"]
@@ -99,8 +99,8 @@ def _of_model(cpu: Cpu, cpu_map: CpuMap) -> frozenset[FeatureName]:
     return frozenset() if cpu.model is None else cpu_map.model(cpu.model, cpu.where).features
 
 
-def _by_policy(cpu: Cpu, cpu_map: CpuMap) -> dict[Policy, frozenset[FeatureName]]:
-    sets: dict[Policy, set[FeatureName]] = {
+def _by_policy(cpu: Cpu, cpu_map: CpuMap) -> dict[PolicyName, frozenset[FeatureName]]:
+    sets: dict[PolicyName, set[FeatureName]] = {
         p: set() for p in ("force", "require", "optional", "disable", "forbid")
     }
     for feature in cpu.features:

@@ -17,7 +17,7 @@ from cpumap.errors import ResolveError
 from cpumap.libvirt.cpu_map.entries import Model
 from cpumap.libvirt.cpu_map.map import CpuMap
 
-Side = Literal["host", "guest"]
+View = Literal["host", "guest"]
 
 
 Blockers = Mapping[str, Collection[FeatureName]]
@@ -40,7 +40,7 @@ class Fit:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownCpu:
     """What is known of a CPU that is to be described."""
 
     features: frozenset[FeatureName]
@@ -51,7 +51,7 @@ class Known:
 def decode(
     data: CpuidData,
     cpu_map: CpuMap,
-    as_: Side = "host",
+    as_: View = "host",
     models: Collection[str] | None = None,
     blockers: Blockers = NO_BLOCKERS,
 ) -> HostCpu | CpuRequest:
@@ -83,13 +83,13 @@ def host_of(data: CpuidData, cpu_map: CpuMap) -> HostCpu:
     return HostCpu("x86_64", fit.model.name, known.vendor, policies(fit), known.identity)
 
 
-def known_from(data: CpuidData, cpu_map: CpuMap) -> Known:
+def known_from(data: CpuidData, cpu_map: CpuMap) -> KnownCpu:
     """Features, vendor and numbers in the data."""
     vendor = cpu_map.vendor_named(vendor_string(data))
     numbers = identity(data)
     features = features_of(data, cpu_map.feature_bits)
     usable = _without_broken_tsx(features, numbers, vendor_string(data))
-    return Known(usable, None if vendor is None else vendor.name, numbers)
+    return KnownCpu(usable, None if vendor is None else vendor.name, numbers)
 
 
 def _without_broken_tsx(
@@ -125,9 +125,9 @@ def guest_policies(fit: Fit) -> tuple[FeaturePolicy, ...]:
 
 
 def best_fit(
-    known: Known,
+    known: KnownCpu,
     cpu_map: CpuMap,
-    as_: Side,
+    as_: View,
     models: Collection[str] | None = None,
     preferred: Collection[str] = (),
     blockers: Blockers = NO_BLOCKERS,
@@ -169,7 +169,7 @@ class _Candidate:
     """
 
 
-def _eligible(model: Model, known: Known, as_: Side, models: Collection[str] | None) -> bool:
+def _eligible(model: Model, known: KnownCpu, as_: View, models: Collection[str] | None) -> bool:
     if models is not None and model.name not in models:
         return False
     if model.vendor and known.vendor and model.vendor != known.vendor:
@@ -179,13 +179,13 @@ def _eligible(model: Model, known: Known, as_: Side, models: Collection[str] | N
     return model.decode_guest
 
 
-def _fit(model: Model, known: Known, cpu_map: CpuMap, blockers: Blockers) -> Fit:
+def _fit(model: Model, known: KnownCpu, cpu_map: CpuMap, blockers: Blockers) -> Fit:
     more, less = _apart(model, known, blockers)
     return Fit(model, cpu_map.ordered(more), cpu_map.ordered(less))
 
 
 def _apart(
-    model: Model, known: Known, blockers: Blockers
+    model: Model, known: KnownCpu, blockers: Blockers
 ) -> tuple[frozenset[FeatureName], frozenset[FeatureName]]:
     """What the CPU has beyond the model, and lacks of it. What is to be added to the model,
     libvirt never disables.
@@ -196,7 +196,7 @@ def _apart(
     )
 
 
-def _candidate(model: Model, known: Known, as_: Side, blockers: Blockers) -> _Candidate:
+def _candidate(model: Model, known: KnownCpu, as_: View, blockers: Blockers) -> _Candidate:
     more, lacking = _apart(model, known, blockers)
     less = (
         0
