@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import socket
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -228,6 +227,8 @@ def _warn_of_libvirt(arguments: argparse.Namespace) -> None:
 
 
 def _answers(path: str) -> bool:
+    import socket
+
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(path)

@@ -6,14 +6,16 @@ from __future__ import annotations
 
 import os
 import stat
-import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from cpumap.errors import InputError, SourceError
 from cpumap.system.xml_document import SIZE_LIMIT
+
+if TYPE_CHECKING:
+    import tarfile
 
 LEFT_ALONE = frozenset({"autostart", "networks"})
 """Directories in /etc/libvirt/qemu that hold links to domains, and networks."""
@@ -67,6 +69,8 @@ def _from_path(path: Path, place: str) -> Iterator[Input]:
 
 
 def _is_tar(path: Path) -> bool:
+    import tarfile
+
     try:
         return tarfile.is_tarfile(path)
     except OSError:
@@ -137,6 +141,8 @@ class _Peeked:
 
 
 def _from_tar(stream: Any, name: str) -> Iterator[Input]:
+    import tarfile
+
     try:
         archive: Any = tarfile.open(fileobj=stream, mode="r|*")  # noqa: SIM115 - the `with` below closes it; only opening is tried
         with archive:

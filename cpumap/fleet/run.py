@@ -6,16 +6,14 @@ from __future__ import annotations
 
 import os
 import signal
-import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import BrokenExecutor, Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from itertools import chain, islice
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from cpumap.errors import CpumapError, SourceError
 from cpumap.fleet.convert import (
@@ -30,6 +28,9 @@ from cpumap.fleet.convert import (
 )
 from cpumap.fleet.inputs import Input, read_whole
 from cpumap.system.interrupts import uninterrupted
+
+if TYPE_CHECKING:
+    from concurrent.futures import ProcessPoolExecutor
 
 BATCH = 128
 """Documents that go to a worker, and to disk, together."""
@@ -106,7 +107,7 @@ def convert_all(
     `before` may know an input's outcome without converting it. Errors: `SourceError` when a worker
     process dies.
     """
-    run = uuid.uuid4().hex
+    run = os.urandom(16).hex()
     waiting: deque[_Batch] = deque()
     for batch in _batches(inputs, before):
         if batch.documents:
@@ -181,7 +182,7 @@ def _outcomes(batch: _Batch, run: str, executor: Executor, answers: Answers) -> 
 def _result(future: Future[Results]) -> Results:
     try:
         return future.result()
-    except BrokenProcessPool as err:
+    except BrokenExecutor as err:
         raise SourceError("a worker process died; what was done is done, --resume goes on") from err
 
 
@@ -231,6 +232,7 @@ def _pool(jobs: int) -> ProcessPoolExecutor:
     """Processes that Ctrl-C does not stop: it reaches all of a terminal's, and the one that
     writes answers it.
     """
+    from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import forkserver, get_context, resource_tracker
 
     with uninterrupted():
