@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property
+from copy import copy
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, dataclass_transform
 
 if TYPE_CHECKING:
@@ -14,15 +15,29 @@ NONE_YET: Mapping[Any, Any] = {}
 
 
 class _Fields:
-    """The fields as `dataclasses` describes them, less their defaults, made when asked for."""
+    """The names of the fields as `dataclasses` describes them, made when asked for."""
 
     def __get__(self, instance: object, owner: type[Frozen]) -> dict[str, Field[Any]]:
-        from dataclasses import fields, make_dataclass
+        described = {name: _described(name) for name in owner.__match_args__}
+        owner.__dataclass_fields__ = described
+        return described
 
-        described = make_dataclass(owner.__name__, owner.__annotations__.items())
-        made = {field.name: field for field in fields(described)}
-        owner.__dataclass_fields__ = made
-        return made
+
+@cache
+def _example() -> Field[Any]:
+    """A field as `dataclasses` makes it: to make one for each class would cost as much as to make
+    the class one.
+    """
+    from dataclasses import fields, make_dataclass
+
+    (made,) = fields(make_dataclass("Example", ["example"]))
+    return made
+
+
+def _described(name: str) -> Field[Any]:
+    described = copy(_example())
+    described.name = name
+    return described
 
 
 class _Definition(type):

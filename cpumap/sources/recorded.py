@@ -80,7 +80,7 @@ class RecordedSource(Source):
         self.kind = arch_of(self.arch)
         self.accel: Accel = stored["accel"]
         self.label = f"recorded QEMU {self.version}"
-        if vendor := self.build().vendor:
+        if vendor := vendor_among(stored["machines"]):
             self.label += f" of {vendor}"
         self._lacking: Mapping[str, str] = stored["lacking"]
         self._full, self._realised, self._definition, self._hidden = (

@@ -4,7 +4,9 @@ with its `file:line`.
 
 from __future__ import annotations
 
+import os
 import re
+from io import BufferedReader
 from os import PathLike
 from pathlib import Path
 from typing import IO, Any
@@ -29,8 +31,15 @@ def read_input(path: str | PathLike[str]) -> bytes:
     `SIZE_LIMIT`.
     """
     try:
-        with Path(path).open("rb") as file:
-            return read_bounded(file, str(path))
+        with Path(path).open("rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            if 0 < size <= SIZE_LIMIT:
+                data = file.read(size + 1)
+                if len(data) == size:
+                    return data
+                file.seek(0)
+            # What has no size, or another one than it said, is read as a stream is.
+            return read_bounded(BufferedReader(file), str(path))
     except OSError as err:
         raise InputError(err.strerror or str(err), str(path)) from err
 
