@@ -4,20 +4,17 @@ type.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cpumap.arch.known import arch_of
-from cpumap.cpu.expansion import CpuModel, Machine
-from cpumap.cpu.host import UNKNOWN_MACHINE, Cpu, ThisMachine
-from cpumap.cpu.names import PropertyName, Value
+from cpumap.cpu.expansion import Machine
+from cpumap.cpu.host import UNKNOWN_MACHINE, ThisMachine
+from cpumap.cpu.names import PropertyName
 from cpumap.cpu.request import CpuRequest, FeaturePolicy
 from cpumap.errors import ResolveError, SourceError
 from cpumap.hosts.described import DescribedHost, described, known_to, request_on
 from cpumap.hosts.lack import lack_json
-from cpumap.libvirt.cpu_map.map import CpuMap
-from cpumap.libvirt.rules.baseline import baseline
 from cpumap.libvirt.rules.compare import Verdict
 from cpumap.pin.expand import expand
 from cpumap.runnable.available import available
@@ -174,49 +171,3 @@ def runnable_on_all(
         if not checked.runnable:
             raise ResolveError(f"{host.name} cannot run the baseline: {_reason(checked)}")
     return request, tuple(disabled)
-
-
-def hypervisor_baseline(
-    source: Source,
-    cpus: Sequence[Cpu],
-    cpu_map: CpuMap,
-    *,
-    features: bool = False,
-    migratable: bool = False,
-) -> CpuRequest:
-    """The baseline by the rules of libvirt's virConnectBaselineHypervisorCPU, for the source's QEMU
-    on its host.
-
-    Of the map's models those that QEMU has, less what QEMU cannot give of the one chosen; of the
-    features those that QEMU has properties for, and, where they are to be migratable, does not keep
-    from a migratable CPU. Unlike
-    `runnable_on_all` it leaves features in that QEMU cannot add to the model. Errors: as
-    `baseline`.
-    """
-    definitions = {d.name: d for d in source.definitions("none") if d.name in cpu_map.models}
-    blockers = {
-        name: [cpu_map.feature_of(PropertyName(lack)) for lack in definition.unavailable]
-        for name, definition in definitions.items()
-    }
-    most, kept = (_most(source, migratable=value) for value in (False, True))
-    # Under tcg libvirt takes every feature for migratable, and so does QEMU.
-    lost = (
-        {name for name, value in most.items() if value is True and kept[name] is False}
-        if migratable
-        else set()
-    )
-    known = frozenset(cpu_map.feature_of(name) for name in most.keys() - lost)
-    return baseline(
-        cpus, cpu_map, features=features, models=definitions, known=known, blockers=blockers
-    )
-
-
-def _most(source: Source, *, migratable: bool) -> Mapping[PropertyName, Value]:
-    return source.expand(
-        "none",
-        CpuModel(
-            arch_of(source.arch).host_passthrough[source.accel],
-            {PropertyName("migratable"): migratable},
-        ),
-        "full",
-    ).props

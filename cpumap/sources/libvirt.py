@@ -85,23 +85,6 @@ class Hypervisor:
         """Whether the hypervisor is on this machine: its URI names no host."""
         return not urlsplit(self.uri).netloc
 
-    def baseline(
-        self,
-        cpus: Iterable[str],
-        *,
-        arch: str | None = None,
-        kind: str | None = None,
-        expand: bool = False,
-    ) -> str:
-        """The `<cpu>` that all of these can be given on this hypervisor, its features named if
-        `expand`.
-        """
-        flag = self._libvirt.VIR_CONNECT_BASELINE_CPU_EXPAND_FEATURES if expand else 0
-        with self._said():
-            return str(
-                self._writable.baselineHypervisorCPU(None, arch, None, kind, list(cpus), flag)
-            )
-
     def version(self) -> str:
         """The version of the QEMU that libvirt uses, `7.2.22`."""
         with self._said():

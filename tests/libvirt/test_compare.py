@@ -164,27 +164,6 @@ def test_tsx_of_the_first_haswells_is_taken_as_absent() -> None:
     assert decode(with_identity(data, "GenuineIntel", Identity(6, 63, 4)), MAP).model == "Haswell"
 
 
-def test_a_baseline_for_a_hypervisor() -> None:
-    """What it cannot give of the model is disabled, but for what is added to it; what it does
-    not know is left out.
-    """
-    invtsc, avx2, svm = map(FeatureName, ("invtsc", "avx2", "svm"))
-    blockers = {"Haswell-noTSX": (invtsc, avx2, svm)}
-    found = baseline([HOST], MAP, models=["Haswell-noTSX"], blockers=blockers)
-    assert {f.name: f.policy for f in found.features} == {
-        invtsc: "require",
-        avx2: "disable",
-        svm: "disable",
-    }
-    known = frozenset(MAP.features) - {invtsc}
-    found = baseline([HOST], MAP, models=["Haswell-noTSX"], known=known, blockers=blockers)
-    assert {f.name: f.policy for f in found.features} == {
-        invtsc: "disable",
-        avx2: "disable",
-        svm: "disable",
-    }
-
-
 def test_vendors_must_match_in_a_baseline() -> None:
     with pytest.raises(ResolveError, match="CPU vendors do not match: Intel and AMD"):
         baseline([HOST, HostCpu(model="EPYC", vendor="AMD")], MAP)

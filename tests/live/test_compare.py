@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +21,6 @@ from cpumap.libvirt.rules.baseline import baseline
 from cpumap.libvirt.rules.compare import compare, features_of_cpu
 from cpumap.libvirt.rules.decode import host_of
 from cpumap.libvirt.rules.update import update
-from cpumap.runnable.compare import hypervisor_baseline
-from cpumap.sources.cached import CachedSource
 
 if TYPE_CHECKING:
     import libvirt
@@ -36,9 +32,6 @@ QEMU = "/usr/bin/qemu-system-x86_64"
 MACHINE = "pc-q35-7.2"
 VERDICTS = {0: "incompatible", 1: "identical", 2: "superset"}
 Ask = Callable[[list[str], int], str]
-HYPERVISOR_BASELINES = int(os.environ.get("CPUMAP_BASELINES", "200"))
-"""How many are compared with libvirt's for each domain type."""
-
 POLICIES = ("force", "require", "optional", "disable", "forbid")
 
 
@@ -159,46 +152,6 @@ def test_baselines(libvirt_connection: libvirt.virConnect, cpu_map: CpuMap) -> N
             assert _mixes_vendors(cpus, cpu_map), (inputs, ours, theirs)
             improved += 1
     assert same > 250 and refused > 10 and improved > 0
-
-
-@pytest.mark.parametrize("kind", ["kvm", "qemu"])
-def test_baselines_for_a_hypervisor(
-    libvirt_connection: libvirt.virConnect, cpu_map: CpuMap, kvm: Path, tmp_path: Path, kind: str
-) -> None:
-    """The same `<cpu>`, byte for byte, from the same QEMU; or the one difference that is meant."""
-    seed = random.Random(2026)
-    same = mixed = 0
-    with closing(CachedSource(QEMU, "kvm" if kind == "kvm" else "tcg", tmp_path)) as source:
-        for _ in range(HYPERVISOR_BASELINES):
-            model = seed.choice(list(cpu_map.models)) if seed.random() < 0.4 else None
-            inputs = [host_xml(cpu_map, seed, model) for _ in range(seed.choice([1, 2, 2, 3]))]
-            named, migratable = seed.choice(
-                [(False, False), (True, False), (False, True), (True, True)]
-            )
-            theirs = _baseline(
-                _of_hypervisor(libvirt_connection, kind), inputs, named + 2 * migratable
-            )
-            cpus = [read_host(xml, cpu_map) for xml in inputs]
-            try:
-                ours = cpu_xml(
-                    hypervisor_baseline(
-                        source, cpus, cpu_map, features=named, migratable=migratable
-                    )
-                )
-            except CpumapError:
-                ours = None
-            if ours != theirs:
-                assert _mixes_vendors(cpus, cpu_map), (inputs, ours, theirs)
-                mixed += 1
-            else:
-                same += ours is not None
-    assert same > 0.6 * HYPERVISOR_BASELINES and mixed > 0
-
-
-def _of_hypervisor(connection: Any, kind: str) -> Ask:
-    return lambda xml, flags: connection.baselineHypervisorCPU(
-        QEMU, "x86_64", MACHINE, kind, xml, flags
-    )
 
 
 def _mixes_vendors(cpus: list[HostCpu], cpu_map: CpuMap) -> bool:

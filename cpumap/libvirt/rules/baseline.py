@@ -11,7 +11,7 @@ from cpumap.cpu.request import CpuRequest, FeaturePolicy
 from cpumap.errors import InputError, ResolveError
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.rules.compare import features_of_cpu
-from cpumap.libvirt.rules.decode import NO_BLOCKERS, Blockers, KnownCpu, best_fit, guest_policies
+from cpumap.libvirt.rules.decode import KnownCpu, best_fit, guest_policies
 from cpumap.libvirt.words import NEVER_PASSED
 
 NEVER_MIGRATED = frozenset({FeatureName("invtsc")})
@@ -29,17 +29,13 @@ def baseline(
     features: bool = False,
     migratable: bool = False,
     models: Collection[str] | None = None,
-    known: Collection[FeatureName] | None = None,
-    blockers: Blockers = NO_BLOCKERS,
 ) -> CpuRequest:
     """The guest CPU with everything that all of these have in common.
 
     `features` names every feature of the model; `migratable` leaves out what keeps a guest from
     being migrated;
-    `models` are the models that may be used, and `known` the features, if not all of the map's;
-    `blockers` are what a hypervisor cannot give of each model, and is disabled in the one chosen
-    (virConnectBaselineHypervisorCPU). Raises `ResolveError` when the CPUs have nothing in common,
-    `InputError` for a CPU without a model.
+    `models` are the models that may be used, if not all of the map's. Raises `ResolveError` when
+    the CPUs have nothing in common, `InputError` for a CPU without a model.
     """
     if not cpus:
         raise InputError("a baseline needs at least one CPU")
@@ -48,12 +44,10 @@ def baseline(
             raise InputError("a CPU without a model has no baseline", cpu.where)
     vendor, said = _common_vendor(cpus, cpu_map)
     common = frozenset.intersection(*(features_of_cpu(cpu, cpu_map) for cpu in cpus))
-    if known is not None:
-        common &= frozenset(known)
     if not common:
         raise ResolveError("the CPUs are incompatible: they have no feature in common")
     own = {cpu.model for cpu in cpus if cpu.model is not None}
-    fit = best_fit(KnownCpu(common, vendor), cpu_map, "guest", models, own, blockers)
+    fit = best_fit(KnownCpu(common, vendor), cpu_map, "guest", models, own)
     listed = tuple(f for f in guest_policies(fit) if f.name not in NEVER_PASSED)
     if migratable:
         listed = _migratable(listed, cpu_map.ordered(fit.model.features & NEVER_MIGRATED), cpu_map)
