@@ -12,9 +12,6 @@ RHEL = "RHEL"
 UBUNTU = "Ubuntu"
 
 
-PROXMOX = "Proxmox"
-
-
 _CODENAMES = frozenset(
     {
         "trusty", "utopic", "vivid", "wily", "xenial", "yakkety", "zesty", "artful", "bionic",
@@ -42,8 +39,3 @@ def vendor_among(machines: Iterable[str]) -> str:
     """Whose types are among these; empty where all are upstream's."""
     found = {vendor_of(name) for name in machines} - {""}
     return min(found, default="")
-
-
-def label_vendor(name: str) -> str:
-    """Who has put a label on upstream's type: `Proxmox` of pc-q35-9.2+pve1; empty: nobody known."""
-    return PROXMOX if machine_type(name).label.startswith("+pve") else ""

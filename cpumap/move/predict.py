@@ -66,9 +66,9 @@ class PredictedDifference:
 
     def covers(self, leaf: int, subleaf: int, register: str, xor: int) -> bool:
         """Whether these bits, as a guest reads them otherwise, are what was said."""
+        if self.undefined:  # in every subleaf: none of them is written
+            return (self.leaf, self.register) == (leaf, register)
         same = (self.leaf, self.subleaf, self.register) == (leaf, subleaf, register)
-        if self.undefined:
-            return same
         return same and (xor == self.xor or (self.by_vcpu and not xor & ~self.xor))
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from cpumap.arch.arch import Arch
 from cpumap.arch.known import arch_of
 from cpumap.cpu.expansion import Context, CpuModel, Definition, Expansion, Machine, Realised
+from cpumap.cpu.machine_type import machine_type
 from cpumap.cpu.names import Property, PropertyName, Value
 from cpumap.cpu.origin import OPTIONAL, OriginKind, origin
 from cpumap.cpu.request import CpuRequest, FeaturePolicy
@@ -152,10 +153,19 @@ def _model(
         return arch.host_passthrough[platform.source.accel], []
     if request.mode == "maximum":
         return arch.maximum, []
-    name = request.model or default_model(machine, arch)
+    name = request.model or _labelled_default(request) or default_model(machine, arch)
     if name in definitions:
         return name, []
     return _compiled(name, request, definitions, platform)
+
+
+def _labelled_default(request: CpuRequest) -> str | None:
+    """The model that Proxmox gives a guest which names none; None under any other machine type.
+
+    Source: Proxmox VE's administration guide, `qm`, the option cpu.
+    """
+    label = machine_type(request.machine or "").label
+    return "kvm64" if label.startswith("+pve") else None
 
 
 def default_model(machine: Machine, arch: Arch) -> str:

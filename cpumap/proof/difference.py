@@ -151,7 +151,9 @@ def _described(
     names: Mapping[tuple[int, int, str, int], str],
     cause: str,
 ) -> GuestDifference:
-    foreseen = said.get((found.leaf, found.subleaf, found.register))
+    foreseen = said.get((found.leaf, found.subleaf, found.register)) or said.get(
+        (found.leaf, 0, found.register)
+    )
     exact = foreseen is not None and foreseen.covers(
         found.leaf, found.subleaf, found.register, found.xor
     )
