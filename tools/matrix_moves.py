@@ -220,7 +220,9 @@ def _exact(
 ) -> bool:
     """Whether guests read what was predicted otherwise, no more and no less."""
     foreseen = all(any(said.covers(*place) for said in predicted) for place in seen)
-    return foreseen and all(any(said.covers(*place) for place in seen) for said in predicted)
+    return foreseen and all(
+        said.undefined or any(said.covers(*place) for place in seen) for said in predicted
+    )
 
 
 def within(
