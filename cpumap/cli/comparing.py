@@ -18,7 +18,7 @@ from cpumap.cli.sourcing import (
     open_cpu_map,
     source_for,
 )
-from cpumap.cpu.host import Cpu, HostCpu
+from cpumap.cpu.host import UNKNOWN_MACHINE, Cpu, HostCpu
 from cpumap.cpu.request import CpuRequest
 from cpumap.errors import DomainError, InputError
 from cpumap.hosts.described import DescribedHost, described, read_described, request_on
@@ -106,7 +106,6 @@ def _compare_on_source(arguments: argparse.Namespace, cpu_map: CpuMap) -> int:
 
 
 def _host_for(arguments: argparse.Namespace, source: Any, cpu_map: CpuMap) -> DescribedHost:
-    from cpumap.cpu.host import UNKNOWN_MACHINE
     from cpumap.hosts.this_machine import this_machine
     from cpumap.runnable.compare import own_host
 

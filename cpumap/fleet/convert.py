@@ -22,6 +22,7 @@ from cpumap.errors import CpumapError, DomainError, InputError, SourceError
 from cpumap.fleet.gist import Gist, read_gist
 from cpumap.libvirt.cpu_map.load import load_cpu_map
 from cpumap.libvirt.cpu_map.map import CpuMap
+from cpumap.libvirt.domain import cpu_children, request_of
 from cpumap.libvirt.edit import Edit, cpu_edits, edited
 from cpumap.libvirt.layout import Layout
 from cpumap.libvirt.words import libvirt_map
@@ -204,8 +205,6 @@ def _asked(
     document: Stored, parsed: Document, gist: Gist | None, known: _Learnt
 ) -> Outcome | Question:
     """The outcome, or the question, of a document whose gist is new."""
-    from cpumap.libvirt.domain import request_of
-
     reason = _foreign(parsed)
     if reason:
         return Outcome(document.number, document.name, "skipped", reason)
@@ -243,8 +242,6 @@ def _kind_of(document: Stored, gist: Gist) -> bytes:
 
 
 def _edits(document: Stored, parsed: Document, answer: Answer) -> list[Edit]:
-    from cpumap.libvirt.domain import cpu_children
-
     layout = Layout(document.data, parsed)
     element = answer.element
     if element is not None:

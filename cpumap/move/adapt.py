@@ -33,11 +33,6 @@ class Unnamed:
     feature: bool = False
     """Whether it is a bit of CPUID or of an MSR."""
 
-    @property
-    def matters(self) -> bool:
-        """Whether the target cannot be expected to behave as the source does."""
-        return self.value != self.as_if
-
 
 @dataclass(frozen=True, slots=True)
 class Adapted:

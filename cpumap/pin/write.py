@@ -14,6 +14,8 @@ from cpumap.cpu.explicit import ExplicitCpu
 from cpumap.cpu.machine_type import release
 from cpumap.cpu.names import FeatureName, Property, PropertyName, Value
 from cpumap.libvirt.cpu_map.map import CpuMap
+from cpumap.libvirt.domain import cpu_children
+from cpumap.libvirt.layout import Layout
 from cpumap.qemu.arguments import (
     cpu_arguments,
     global_arguments,
@@ -108,9 +110,7 @@ def domain_xml(
     libvirt has words for it, and else stays as it was, as it does where the guest had a `-cpu` of
     its own. `machine` is a new machine type.
     """
-    from cpumap.libvirt.domain import cpu_children
     from cpumap.libvirt.edit import replace_cpu
-    from cpumap.libvirt.layout import Layout
 
     content = document.text()
     layout = Layout(content, document)

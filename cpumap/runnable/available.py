@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from cpumap.arch.known import arch_of
+from cpumap.cpu.bits import CpuidBits
 from cpumap.cpu.expansion import Context, CpuModel, Definition
 from cpumap.cpu.host import UNKNOWN_MACHINE, ThisMachine
 from cpumap.cpu.names import PropertyName, Value, model_version
@@ -202,8 +203,6 @@ def _emulated(
     """A feature held in an MSR that could not be read counts as the host's: KVM reads most of
     them from the host.
     """
-    from cpumap.cpu.bits import CpuidBits
-
     for name in features:
         bits = bits_of(name, cpu_map)
         readable = not bits or here.msrs or any(isinstance(bit, CpuidBits) for bit in bits)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
+from lxml import etree
+
 from cpumap.cpu.expansion import CpuModel, Realised
 from cpumap.cpu.names import Accel
 from cpumap.errors import SourceError
@@ -70,8 +72,6 @@ class Hypervisor:
 
     def emulator(self, arch: str, machine: str | None, accel: Accel) -> str:
         """The path of the QEMU that libvirt would use for such a guest."""
-        from lxml import etree
-
         kind = "kvm" if accel == "kvm" else "qemu"
         path = etree.fromstring(
             self.domain_capabilities(arch=arch, machine=machine, kind=kind)

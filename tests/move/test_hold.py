@@ -5,12 +5,13 @@ differences predicted.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cpumap.arch.arch import JUDGES
-from cpumap.cpu.expansion import CpuModel, Expansion
+from cpumap.cpu.expansion import Expansion
 from cpumap.cpu.explicit import ExplicitCpu
 from cpumap.cpu.machine_type import machine_type, of_family
 from cpumap.cpu.names import PropertyName
@@ -19,7 +20,7 @@ from cpumap.cpu.topology import Topology
 from cpumap.libvirt.cpu_map.load import load_cpu_map
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.pin.compact import changing_properties
-from cpumap.pin.expand import default_request, expand
+from cpumap.pin.expand import expand
 from cpumap.pin.resolve import Choices, resolve
 from cpumap.proof.verify import JudgedPlace, Verification, verify
 from cpumap.sources.live import QemuSource
@@ -52,7 +53,7 @@ def explicit(
 
 
 def requested(model: str, source: QemuSource) -> CpuRequest:
-    return default_request(CpuModel(model), None, CpuRequest(accel=source.accel))
+    return CpuRequest(mode="custom", model=model, accel=source.accel)
 
 
 def seen(report: Verification) -> list[JudgedPlace]:
@@ -97,7 +98,7 @@ def test_another_build_differs_as_predicted(
     with QemuSource(known[pair[0]]) as source, QemuSource(known[pair[1]]) as target:
         for model in ("Haswell", "EPYC-v1"):
             asked = CpuRequest(accel="tcg", topology=topology, vcpus=topology.count)
-            request = default_request(CpuModel(model), None, asked)
+            request = replace(asked, mode="custom", model=model)
             cpu, expansion = explicit(source, "pc-q35-7.2", request, cpu_map)
             report = verify(cpu, expansion, Platform(source, cpu_map), [(target, "pc-q35-7.2")])
             assert not seen(report), report.as_json()
@@ -130,7 +131,7 @@ def test_a_topology_holds(qemu: Path, topology: Topology, cpu_map: CpuMap) -> No
     with QemuSource(qemu) as source:
         oldest, newest = ends(source)
         asked = CpuRequest(accel="tcg", topology=topology, vcpus=topology.count)
-        request = default_request(CpuModel("Haswell"), None, asked)
+        request = replace(asked, mode="custom", model="Haswell")
         cpu, expansion = explicit(source, oldest, request, cpu_map)
         report = verify(cpu, expansion, Platform(source, cpu_map), [(source, newest)])
     assert report.holds, report.as_json()
@@ -183,7 +184,7 @@ def test_what_several_vcpus_read_elsewhere_is_predicted(
             min(source, target, key=lambda one: [int(part) for part in one.version.split(".")])
         )[1]
         asked = CpuRequest(accel="tcg", topology=topology, vcpus=topology.count)
-        request = default_request(CpuModel(model), None, asked)
+        request = replace(asked, mode="custom", model=model)
         cpu, expansion = explicit(source, machine, request, cpu_map)
         report = verify(cpu, expansion, Platform(source, cpu_map), [(target, machine)])
     assert report.places[0].as_predicted, report.as_json()

@@ -6,15 +6,12 @@ from __future__ import annotations
 
 import re
 import struct
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cpumap.arch.x86.cpuid import CpuidData, LeafId, Registers
 from cpumap.cpu.bits import REGISTERS
 from cpumap.errors import CpuidError
-
-if TYPE_CHECKING:
-    from cpumap.system.xml_document import Document
-
+from cpumap.system.xml_document import Document
 
 _RAW = re.compile(
     r"\s*(?P<leaf>0x[0-9a-f]{1,8})\s+(?P<subleaf>0x[0-9a-f]{1,8}):"
@@ -51,8 +48,6 @@ def read_cpuid(content: bytes | str, *, name: str = "<stdin>") -> CpuidData:
         )
     text = raw.decode("utf-8", "replace")
     if text.lstrip("\ufeff \t\r\n").startswith("<"):
-        from cpumap.system.xml_document import Document
-
         document = Document.parse(content, name, CpuidError)
         return cpudata(document, document.root)
     return _raw(text, name)
