@@ -258,3 +258,13 @@ def _typed(value: Value, like: Value) -> Value:
     if isinstance(like, str):
         return str(value)
     return value
+
+
+def default_request(
+    model: CpuModel, machine: str | None, request: CpuRequest | None = None
+) -> CpuRequest:
+    """A request for just this model, for commands that take a model name and no domain."""
+    settings = tuple(Property(name, value, origin("-cpu")) for name, value in model.props.items())
+    return replace(
+        request or CpuRequest(), machine=machine, mode="custom", model=model.name, settings=settings
+    )
