@@ -56,6 +56,12 @@ def regenerate(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture(autouse=True)
+def one_libvirt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has every test mean libvirt 9.0 where it names none, whichever is installed."""
+    monkeypatch.setenv("CPUMAP_LIBVIRT", "9.0")
+
+
+@pytest.fixture(autouse=True)
 def private_cache(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,7 +50,7 @@ def _converter(hypervisor: Hypervisor, arguments: argparse.Namespace) -> Convert
     return Converter(
         hypervisor,
         open_cpu_map(arguments),
-        libvirt_map(arguments.cpu_map),
+        libvirt_map(arguments.cpu_map, libvirt=arguments.libvirt),
         Choices(pin=arguments.pin, unavailable=arguments.unavailable),
         Wanted(
             arguments.qemu,

@@ -170,7 +170,7 @@ def fleet_answers(arguments: argparse.Namespace, *, keep: bool) -> Answers:
     choices = Choices(
         pin=getattr(arguments, "pin", "model"), unavailable=getattr(arguments, "unavailable", None)
     )
-    words = libvirt_map(arguments.cpu_map)
+    words = libvirt_map(arguments.cpu_map, libvirt=arguments.libvirt)
     return Answers(
         wanted, open_cpu_map(arguments), words, choices, _moves(arguments.machine), keep=keep
     )

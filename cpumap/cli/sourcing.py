@@ -15,6 +15,8 @@ from cpumap.cpu.request import CpuRequest
 from cpumap.errors import InputError
 from cpumap.libvirt.cpu_map.load import load_cpu_map
 from cpumap.libvirt.cpu_map.map import CpuMap
+from cpumap.libvirt.releases import words_of
+from cpumap.libvirt.words import meant_for
 from cpumap.sources.choose import Wanted, choose_source, connected_source, may_run
 from cpumap.sources.source import Source
 from cpumap.system.say import say, say_once
@@ -58,11 +60,20 @@ def add_cpu_map_option(parser: argparse._ActionsContainer) -> None:
         metavar="DIR",
         help="a cpu_map directory or cpu_map.xml (default: the one shipped)",
     )
+    parser.add_argument(
+        "--libvirt",
+        metavar="VERSION",
+        help="the libvirt that is meant, where versions differ: 9.0, 11.3, … (default: the one "
+        "installed here, else the newest known)",
+    )
 
 
 def open_cpu_map(arguments: argparse.Namespace) -> CpuMap:
-    """The CPU map of --cpu-map, or the one shipped."""
-    return load_cpu_map(arguments.cpu_map)
+    """The CPU map of --cpu-map as it is, or the one shipped as the libvirt that is meant sees it."""
+    cpu_map = load_cpu_map(arguments.cpu_map)
+    if arguments.cpu_map and not arguments.libvirt:
+        return cpu_map
+    return meant_for(cpu_map, words_of(arguments.libvirt))
 
 
 @contextmanager

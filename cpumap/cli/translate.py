@@ -95,7 +95,7 @@ def run_translate(arguments: argparse.Namespace) -> int:
         cpu = targeted(arguments, resolve(meant, expansion, choices), expansion, platform)
     for note in cpu.notes:
         say(note)
-    words = cpu_map if arguments.cpu_map else libvirt_map()
+    words = cpu_map if arguments.cpu_map else libvirt_map(libvirt=arguments.libvirt)
     if arguments.format == "cpu-xml":
         _say_beyond(cpu, words)
     text = write(cpu, document, format=arguments.format, style=arguments.style, cpu_map=words)

@@ -1,23 +1,17 @@
-"""What libvirt has words for: a `<feature>` that it does not know keeps a domain from starting."""
+"""CPU maps seen by one libvirt: a `<feature>` that it does not know keeps a domain from starting."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from cpumap.cpu.frozen import Frozen
 from cpumap.cpu.names import FeatureName
-from cpumap.libvirt.cpu_map.entries import Feature, Model, Vendor
+from cpumap.libvirt.cpu_map.entries import Feature, Model, Vendor, Words
 from cpumap.libvirt.cpu_map.load import cpu_map_at, load_cpu_map
 from cpumap.libvirt.cpu_map.map import CpuMap, Definitions
-from cpumap.system.data import data_path
-
-INSTALLED = Path("/usr/share/libvirt/cpu_map")
-"""Where libvirt's own CPU map is, on a machine that has libvirt."""
-
+from cpumap.libvirt.releases import INSTALLED, has_installed, words_of
 
 NEVER_PASSED = frozenset(map(FeatureName, ("cmt", "mbm_total", "mbm_local", "osxsave", "ospke")))
 """Features that libvirt knows of hosts and QEMU has no property for: no guest is given one,
@@ -25,37 +19,49 @@ whatever the policy.
 """
 
 
-OLDEST = "libvirt-9.0.json"
-"""The features that libvirt 9.0 knows, and those which it switches off in models that had them
-once.
-
-No later release has forgotten any of them.
-"""
-
-
-def libvirt_map(path: Path | str | None = None, arch: str = "x86_64") -> CpuMap:
+def libvirt_map(
+    path: Path | str | None = None, arch: str = "x86_64", libvirt: str | None = None
+) -> CpuMap:
     """The CPU map whose features may be written as `<feature>`: the one given, else that of the
-    libvirt installed here.
+    libvirt meant.
 
-    Where no libvirt is, the shipped map with nothing in it that libvirt 9.0 did not know: what is
-    left out of `<cpu>` is named beside it, so this is always safe. Raises as `load_cpu_map`.
+    Where that libvirt is not installed, it is the shipped map with nothing in it that this libvirt
+    does not know: what is left out of `<cpu>` is named beside it. Raises as `load_cpu_map` and
+    `words_of`.
     """
     if path is not None:
         return load_cpu_map(path, arch)
-    if (INSTALLED / "index.xml").is_file():
+    words = words_of(libvirt)
+    if has_installed(words):
         return cpu_map_at(INSTALLED, arch)
     shipped = load_cpu_map(None, arch)
-    return replace(shipped, definitions=_KnownToOldest(shipped.definitions))
+    return replace(shipped, definitions=_SeenBy(shipped.definitions, words, known_only=True))
 
 
-class _KnownToOldest(Frozen):
-    """What a map defines, and of its names those that the oldest libvirt knows."""
+def meant_for(cpu_map: CpuMap, words: Words) -> CpuMap:
+    """The map for answers that the libvirt with these words is to understand.
+
+    It has every feature, so that hosts and guests of any origin can be read; models that the
+    libvirt does not know are never chosen, and what it has removed from a model is known.
+    """
+    return replace(
+        cpu_map, definitions=_SeenBy(cpu_map.definitions, words, known_only=False), words=words
+    )
+
+
+class _SeenBy(Frozen):
+    """What a map defines, as one libvirt sees it."""
 
     whole: Definitions
+    words: Words
+    known_only: bool
+    """Whether features that this libvirt does not know are left out."""
 
     def aliases(self) -> Mapping[FeatureName, tuple[str, ...]]:
-        known = frozenset(_oldest()["features"])
-        return {name: others for name, others in self.whole.aliases().items() if name in known}
+        every = self.whole.aliases()
+        if not self.known_only:
+            return every
+        return {name: others for name, others in every.items() if name in self.words.features}
 
     def vendors(self) -> Mapping[str, Vendor]:
         return self.whole.vendors()
@@ -64,17 +70,16 @@ class _KnownToOldest(Frozen):
         return self.whole.features()
 
     def models(self) -> Mapping[str, Model]:
-        return self.whole.models()
+        return {name: self._model(model) for name, model in self.whole.models().items()}
 
-
-def removed_features(model: str) -> tuple[FeatureName, ...]:
-    """The features that libvirt switches off in this model of its own unless the domain names them.
-
-    They were in the model once; a domain of today has never had them, whatever QEMU's model says.
-    """
-    return tuple(FeatureName(name) for name in _oldest()["removed"].get(model, ()))
-
-
-def _oldest() -> Mapping[str, Any]:
-    stored: Mapping[str, Any] = json.loads(data_path(OLDEST).read_bytes())
-    return stored
+    def _model(self, model: Model) -> Model:
+        known = model.name in self.words.models
+        removed = self.words.removed.get(model.name, ())
+        return replace(
+            model,
+            features=model.features - frozenset(removed),
+            listed=tuple(name for name in model.listed if name not in removed),
+            removed=removed,
+            decode_host=model.decode_host and known,
+            decode_guest=model.decode_guest and known,
+        )

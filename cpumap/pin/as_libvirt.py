@@ -16,7 +16,8 @@ from cpumap.cpu.names import FeatureName, Property
 from cpumap.cpu.request import CpuRequest
 from cpumap.errors import ResolveError, UnknownNameError
 from cpumap.libvirt.cpu_map.map import CpuMap
-from cpumap.libvirt.words import NEVER_PASSED, removed_features
+from cpumap.libvirt.releases import lost_by, words_of
+from cpumap.libvirt.words import NEVER_PASSED
 from cpumap.pin.expand import OUTSIDE_CPU_OPTION, default_model, shown, topology_refused
 from cpumap.qemu.arguments import global_arguments, property_text
 from cpumap.sources.platform import Platform
@@ -168,7 +169,8 @@ def _feature_pieces(request: CpuRequest, platform: Platform) -> Iterator[str]:
     }
     if request.mode == "custom" and request.model is not None:
         mentioned = {feature.name for feature in request.features}
-        gone = {*cpu_map.model(request.model).removed, *removed_features(request.model)}
+        lost = lost_by(request.model, cpu_map.words or words_of())
+        gone = {*cpu_map.model(request.model).removed, *lost}
         states |= dict.fromkeys(sorted(gone - mentioned), False)
     for name, on in states.items():
         if on or _known(name, request, platform):

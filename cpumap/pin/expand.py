@@ -16,7 +16,7 @@ from cpumap.cpu.origin import OPTIONAL, OriginKind, origin
 from cpumap.cpu.request import CpuRequest, FeaturePolicy
 from cpumap.errors import CannotRealiseError, ResolveError, UnknownNameError
 from cpumap.libvirt.cpu_map.map import CpuMap
-from cpumap.libvirt.words import removed_features
+from cpumap.libvirt.releases import lost_by, words_of
 from cpumap.sources.platform import Platform
 from cpumap.sources.source import Source
 
@@ -107,7 +107,7 @@ def requested_properties(request: CpuRequest, cpu_map: CpuMap, arch: Arch) -> It
             PropertyName("migratable"), request.migratable, origin("element", "migratable")
         )
     if request.by_libvirt and request.mode == "custom" and request.model:
-        for name in removed_features(request.model):
+        for name in lost_by(request.model, cpu_map.words or words_of()):
             yield Property(cpu_map.property_of(name), False, origin("removed by libvirt"))
     for feature in request.features:
         yield Property(

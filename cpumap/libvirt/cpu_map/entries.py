@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from cpumap.cpu.bits import Bits
 from cpumap.cpu.frozen import Frozen
 from cpumap.cpu.names import FeatureName
@@ -65,3 +67,17 @@ class Model(Frozen):
     """Features which it had once and has no more, as written; none of them is in `features`."""
     base: str | None = None
     where: str = ""
+
+
+class Words(Frozen):
+    """What one libvirt has words for."""
+
+    release: str
+    """`11.3`."""
+    features: frozenset[FeatureName]
+    """A `<feature>` of any other name keeps a domain from starting."""
+    models: frozenset[str]
+    removed: Mapping[str, tuple[FeatureName, ...]]
+    """Model → what it had once and has no more."""
+    disputed: frozenset[str] = frozenset()
+    """Models of which nobody knows whether this libvirt has removed something from them."""

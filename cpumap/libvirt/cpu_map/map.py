@@ -11,7 +11,7 @@ from cpumap.cpu.bits import Bits
 from cpumap.cpu.frozen import Frozen
 from cpumap.cpu.names import FeatureName, PropertyName
 from cpumap.errors import UnknownNameError
-from cpumap.libvirt.cpu_map.entries import Feature, Model, Vendor
+from cpumap.libvirt.cpu_map.entries import Feature, Model, Vendor, Words
 
 _IRREGULAR = {FeatureName("pclmuldq"): PropertyName("pclmulqdq")}
 """QEMU spells a feature as libvirt does, with `-` for `_`; this one, libvirt keeps an old
@@ -49,6 +49,10 @@ class CpuMap(Frozen):
     arch: str
     path: Path
     definitions: Definitions
+    words: Words | None = None
+    """What the libvirt that is meant has words for; None: the map is that libvirt's own, or none is
+    meant yet.
+    """
 
     @cached_property
     def aliases(self) -> Mapping[FeatureName, tuple[str, ...]]:

@@ -44,11 +44,13 @@ def baseline(
             raise InputError("a CPU without a model has no baseline", cpu.where)
     vendor, said = _common_vendor(cpus, cpu_map)
     common = frozenset.intersection(*(features_of_cpu(cpu, cpu_map) for cpu in cpus))
+    if cpu_map.words is not None:
+        common &= cpu_map.words.features
     if not common:
         raise ResolveError("the CPUs are incompatible: they have no feature in common")
     own = {cpu.model for cpu in cpus if cpu.model is not None}
     fit = best_fit(KnownCpu(common, vendor), cpu_map, "guest", models, own)
-    listed = tuple(f for f in guest_policies(fit) if f.name not in NEVER_PASSED)
+    listed = tuple(f for f in guest_policies(fit, cpu_map) if f.name not in NEVER_PASSED)
     if migratable:
         listed = _migratable(listed, cpu_map.ordered(fit.model.features & NEVER_MIGRATED), cpu_map)
     cpu = CpuRequest(

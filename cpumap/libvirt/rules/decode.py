@@ -5,7 +5,7 @@ libvirt's rules.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal
 
@@ -16,6 +16,7 @@ from cpumap.cpu.request import CpuRequest, FeaturePolicy
 from cpumap.errors import ResolveError
 from cpumap.libvirt.cpu_map.entries import Model
 from cpumap.libvirt.cpu_map.map import CpuMap
+from cpumap.libvirt.releases import lost_features
 
 View = Literal["host", "guest"]
 
@@ -61,10 +62,12 @@ def decode(
     guest's may, and the feature is then disabled. Raises `ResolveError` when no model fits.
     """
     known = known_from(data, cpu_map)
+    if cpu_map.words is not None:
+        known = replace(known, features=known.features & cpu_map.words.features)
     fit = best_fit(known, cpu_map, as_, models, blockers=blockers)
     if as_ == "host":
         return HostCpu("x86_64", fit.model.name, known.vendor, policies(fit), known.identity)
-    features = guest_policies(fit)
+    features = guest_policies(fit, cpu_map)
     return CpuRequest(
         mode="custom", match="exact", model=fit.model.name, vendor=known.vendor, features=features
     )
@@ -112,7 +115,7 @@ def policies(fit: Fit) -> tuple[FeaturePolicy, ...]:
     return (*more, *(FeaturePolicy(name, "disable") for name in fit.less))
 
 
-def guest_policies(fit: Fit) -> tuple[FeaturePolicy, ...]:
+def guest_policies(fit: Fit, cpu_map: CpuMap) -> tuple[FeaturePolicy, ...]:
     """The features of a fit as a guest's `<cpu>` lists them.
 
     What was removed from the model is named too: a QEMU may still have it in its model of that
@@ -120,7 +123,7 @@ def guest_policies(fit: Fit) -> tuple[FeaturePolicy, ...]:
     """
     listed = policies(fit)
     mentioned = {feature.name for feature in listed}
-    lost = (name for name in fit.model.removed if name not in mentioned)
+    lost = (name for name in lost_features(fit.model, cpu_map) if name not in mentioned)
     return (*listed, *(FeaturePolicy(name, "disable") for name in lost))
 
 

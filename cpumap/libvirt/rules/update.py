@@ -11,6 +11,7 @@ from cpumap.cpu.names import PropertyName
 from cpumap.cpu.request import CpuRequest, FeaturePolicy
 from cpumap.errors import ResolveError
 from cpumap.libvirt.cpu_map.map import CpuMap
+from cpumap.libvirt.releases import lost_features
 from cpumap.libvirt.rules.compare import feature_named, features_of_cpu
 
 
@@ -35,7 +36,11 @@ def without_lost(request: CpuRequest, cpu_map: CpuMap) -> CpuRequest:
     if request.mode != "custom" or model is None:
         return request
     mentioned = {cpu_map.feature_of(PropertyName(f.name)) for f in request.features}
-    lost = (FeaturePolicy(name, "disable") for name in model.removed if name not in mentioned)
+    lost = (
+        FeaturePolicy(name, "disable")
+        for name in lost_features(model, cpu_map)
+        if name not in mentioned
+    )
     return replace(request, features=(*request.features, *lost))
 
 
