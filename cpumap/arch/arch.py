@@ -8,8 +8,10 @@ from typing import Literal
 
 from cpumap.cpu.expansion import ExpansionType
 from cpumap.cpu.frozen import Frozen
+from cpumap.cpu.machine_type import release
 from cpumap.cpu.names import Accel, FeatureName, Property, PropertyName, Value
 from cpumap.cpu.request import CpuRequest
+from cpumap.cpu.topology import Topology
 from cpumap.errors import ResolveError
 
 Judge = Literal["expanded again", "realised", "seen by a guest"]
@@ -50,6 +52,17 @@ class Levels(Frozen):
     """Whether QEMU raises them for every feature, or for a few only."""
     of_features_alone: frozenset[PropertyName]
     """Those for which no model sets a floor of its own."""
+
+
+class ThreadFeature(Frozen):
+    """A feature that QEMU turns on where a package has several threads, even if it is named off."""
+
+    name: FeatureName
+    prop: PropertyName
+    since: str
+    """The first release that does; those before it keep the feature out of what they report."""
+    unless_vendor: frozenset[str] = frozenset()
+    """The vendors whose CPUs are left alone."""
 
 
 class Arch(Frozen):
@@ -115,8 +128,8 @@ class Arch(Frozen):
     """
     forgotten_unless: Mapping[PropertyName, PropertyName] | None = None
     """Of these: those that must be named all the same where another property is on."""
-    with_threads: Mapping[FeatureName, str] | None = None
-    """Features that QEMU turns on where a package has several threads → since which release."""
+    with_threads: tuple[ThreadFeature, ...] = ()
+    """Features that QEMU turns on by itself where a package has several threads."""
     refused: Callable[[PropertyName, Value, Properties], bool] = _nothing_refused
     """Whether QEMU reads this value out but takes it from nobody; given the realised CPU."""
     raised: Callable[[Properties, bool], Properties] = _nothing_raised
@@ -146,6 +159,19 @@ class Arch(Frozen):
     def model_of(self, typename: str) -> str:
         """The model of a QOM type: `qemu64` of `qemu64-x86_64-cpu`."""
         return typename.removesuffix(self.cpu_type).removesuffix("-")
+
+    def turned_on(
+        self, qemu: str, topology: Topology | None, vendor: Value | None
+    ) -> tuple[ThreadFeature, ...]:
+        """The features that this QEMU release turns on for a guest of this topology and vendor."""
+        if topology is None or topology.package == 1:
+            return ()
+        here = release(qemu)
+        return tuple(
+            feature
+            for feature in self.with_threads
+            if release(feature.since) <= here and vendor not in feature.unless_vendor
+        )
 
     def place(self, name: PropertyName) -> Place:
         """Where a property is named on QEMU's command line."""

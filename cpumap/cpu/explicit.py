@@ -23,6 +23,8 @@ class ExplicitCpu(Frozen):
     `<feature>`).
     """
     enforce: bool = True
+    came_from: Context | None = None
+    """Where it was read, if it was taken elsewhere: what is written must start there too."""
     notes: tuple[str, ...] = ()
     """What a person should know (features off because they were never there, enforce left out,
     …).

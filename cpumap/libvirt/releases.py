@@ -42,6 +42,11 @@ def words_of(release: str | None = None) -> Words:
     return _words(release or os.environ.get(VARIABLE) or _default())
 
 
+def known_to_any() -> frozenset[FeatureName]:
+    """The features that some known libvirt has words for: no release has forgotten any."""
+    return _stored(KNOWN[-1]).features
+
+
 def installed_release(root: Path = Path("/")) -> str | None:
     """The release of the libvirt installed below `root` (`9.0`), by its library's file name."""
     for directory in _LIBRARIES:

@@ -57,7 +57,7 @@ def adapt(cpu: ExplicitCpu, source: Source, target: Source, machine: str | None 
     arch = arch_of(target.arch)
     place = find_machine(target, machine or cpu.context.machine)
     where = Context(target.version, cpu.context.arch, place.name, target.accel, target.build())
-    moved = replace(cpu, context=where)
+    moved = replace(cpu, context=where, came_from=cpu.context)
     if target.build().is_same(source.build()):
         return Adapted(moved)
     known = {definition.name for definition in target.definitions(place.name)}

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from cpumap.arch.arch import Arch
 from cpumap.arch.known import arch_of
+from cpumap.cpu.expansion import Context
 from cpumap.cpu.explicit import ExplicitCpu
-from cpumap.cpu.machine_type import release
+from cpumap.cpu.machine_type import release as _release
 from cpumap.cpu.names import FeatureName, Property, PropertyName, Value
+from cpumap.cpu.request import Check
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.domain import cpu_children
 from cpumap.libvirt.layout import Layout
+from cpumap.libvirt.releases import known_to_any
 from cpumap.qemu.arguments import (
     cpu_arguments,
     global_arguments,
@@ -76,11 +79,12 @@ def cpu_xml(cpu: ExplicitCpu, cpu_map: CpuMap, kept: Sequence[str] = ()) -> str:
         for prop in cpu.properties
         if _is_feature(cpu, prop, cpu_map)
     }
-    for name in features.keys() & _on_with_threads(cpu):
-        features[name] = True
+    turned_on = _turned_on(cpu, cpu.context)
+    features |= dict.fromkeys(features.keys() & turned_on, True)
     return filled(
         "cpu.xml.j2",
         cpu=cpu,
+        check=_check(cpu, cpu_map),
         model=libvirt_model(cpu, cpu_map) or cpu.model,
         vendor_id=cpu.values.get(_VENDOR),
         features=dict(sorted(features.items())),
@@ -88,14 +92,45 @@ def cpu_xml(cpu: ExplicitCpu, cpu_map: CpuMap, kept: Sequence[str] = ()) -> str:
     )
 
 
-def _on_with_threads(cpu: ExplicitCpu) -> frozenset[FeatureName]:
-    """The features that this QEMU turns on by itself, since a package has several threads."""
-    topology = cpu.request.topology
-    if topology is None or topology.package == 1:
-        return frozenset()
-    since = arch_of(cpu.context.arch).with_threads or {}
-    here = release(cpu.context.qemu)
-    return frozenset(name for name, first in since.items() if release(first) <= here)
+def _check(cpu: ExplicitCpu, cpu_map: CpuMap) -> Check:
+    """The strictest check that lets the guest start wherever it was written for.
+
+    A full check compares every feature that libvirt knows. It fails where QEMU turns one on that
+    the element says is off, which some releases do for several threads and others do not; and where
+    a libvirt that knows more features than this CPU map meets one that is named beside the element.
+    """
+    if not cpu.enforce:
+        return "none"
+    here = _turned_on(cpu, cpu.context)
+    places = [_later(cpu), here if cpu.came_from is None else _turned_on(cpu, cpu.came_from)]
+    everywhere = all(place == here for place in places)
+    return "full" if everywhere and not _on_beside(cpu, cpu_map) else "partial"
+
+
+def _turned_on(cpu: ExplicitCpu, where: Context) -> frozenset[FeatureName]:
+    """The features that are off in this CPU, and that QEMU turns on there: a package has several
+    threads.
+    """
+    values, topology = cpu.values, cpu.request.topology
+    turned = arch_of(where.arch).turned_on(where.qemu, topology, values.get(_VENDOR))
+    return frozenset(feature.name for feature in turned if values.get(feature.prop) is not True)
+
+
+def _later(cpu: ExplicitCpu) -> frozenset[FeatureName]:
+    """The same of the QEMU that the guest has after the next upgrade."""
+    release = max((f.since for f in arch_of(cpu.context.arch).with_threads), default="0")
+    newer = max(release, cpu.context.qemu, key=_release)
+    return _turned_on(cpu, replace(cpu.context, qemu=newer))
+
+
+def _on_beside(cpu: ExplicitCpu, cpu_map: CpuMap) -> bool:
+    """Whether a feature is on that this CPU map has no word for, and that some libvirt has."""
+    beside = [
+        prop.name
+        for prop in cpu.properties
+        if prop.value is True and prop.name in cpu.features and not _is_feature(cpu, prop, cpu_map)
+    ]
+    return bool(beside) and not known_to_any().isdisjoint(map(cpu_map.feature_of, beside))
 
 
 def domain_xml(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from cpumap.arch.arch import Arch, Levels
+from cpumap.arch.arch import Arch, Levels, ThreadFeature
 from cpumap.cpu.names import FeatureName, Property, PropertyName, Value
 from cpumap.cpu.origin import origin
 from cpumap.cpu.request import CpuRequest
@@ -136,7 +136,16 @@ X86_64 = Arch(
         PropertyName("x-migrate-error-code"): "11.1",
     },
     forgotten_unless={PropertyName("x-hv-synic-kvm-only"): PropertyName("hv-synic")},
-    with_threads={FeatureName("ht"): "10.0"},
+    # Measured on 7.2, 8.2, 10.0.2, 10.0.13 and 11.1, every model, tcg and KVM alike.
+    with_threads=(
+        ThreadFeature(FeatureName("ht"), PropertyName("ht"), "10.0"),
+        ThreadFeature(
+            FeatureName("cmp_legacy"),
+            PropertyName("cmp-legacy"),
+            "10.0",
+            frozenset({"GenuineIntel", "CentaurHauls", "  Shanghai  "}),
+        ),
+    ),
     refused=_refused,
     raised=_raised,
     words=_words,
