@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from cpumap.cpu.bits import register_words
+
 if TYPE_CHECKING:
     from cpumap.proof.difference import GuestDifference
 
@@ -30,7 +32,7 @@ def bit_lines(bits: Iterable[GuestDifference]) -> list[str]:
     """A line for each register that two guests read differently."""
     rows = [
         [
-            f"0x{bit.leaf:x}.{bit.subleaf:x}.{bit.register}"
+            register_words((bit.leaf, bit.subleaf, bit.register))
             + ("" if bit.vcpu is None else f", vCPU {bit.vcpu}"),
             f"{_hex(bit.a)} -> {_hex(bit.b)}",
             f"bits {', '.join(map(str, bit.bits))}"

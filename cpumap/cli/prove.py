@@ -12,6 +12,7 @@ from cpumap.arch.known import arch_of
 from cpumap.cli.columns import bit_lines, columns
 from cpumap.cli.reading import read_file
 from cpumap.cli.sourcing import add_source_options, open_cpu_map, source_for, start_qemu
+from cpumap.cpu.bits import register_words
 from cpumap.cpu.machine_type import of_family
 from cpumap.cpu.request import CpuRequest
 from cpumap.errors import UnknownNameError
@@ -129,7 +130,8 @@ def _judgement_lines(judgement: Judgement) -> Iterator[str]:
     yield from _property_lines(judgement.properties)
     yield from bit_lines(judgement.bits)
     for missed in judgement.missed:
-        yield f"0x{missed.leaf:x}.{missed.subleaf:x}.{missed.register} was expected to differ: {missed.cause}"
+        where = register_words((missed.leaf, missed.subleaf, missed.register))
+        yield f"{where} was expected to differ: {missed.cause}"
 
 
 def _property_lines(properties: Iterable[PropertyDifference]) -> list[str]:

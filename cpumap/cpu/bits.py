@@ -11,6 +11,14 @@ from cpumap.cpu.names import PropertyName
 Register = Literal["eax", "ebx", "ecx", "edx"]
 
 
+Where = tuple[int, int, Register | Literal["msr"]]
+"""Leaf, subleaf, register; or the number of an MSR, 0, `msr`."""
+
+
+BitPlace = tuple[int, int, Register | Literal["msr"], int]
+"""One bit of a `Where`: its number is the last."""
+
+
 Bit = tuple[int, int, Register, int]
 """One bit that CPUID answers: leaf, subleaf, register (`ebx`), number."""
 
@@ -23,11 +31,58 @@ def place(bits: Bits) -> str:
     """A place in words, as QEMU 11.1 writes it: `CPUID[eax=07h,ecx=00h].EBX [bit 5]`, `MSR(10Ah)
     [bit 0]`.
     """
-    numbers = ", ".join(str(number) for number in bit_numbers(bits.mask))
     if isinstance(bits, MsrBits):
-        return f"MSR({bits.index:X}h) [bit {numbers}]"
-    subleaf = f",ecx={bits.subleaf:02X}h" if bits.subleaf or bits.leaf in _WITH_SUBLEAVES else ""
-    return f"CPUID[eax={bits.leaf:02X}h{subleaf}].{bits.register.upper()} [bit {numbers}]"
+        return bits_words((bits.index, 0, "msr"), bits.mask)
+    return bits_words((bits.leaf, bits.subleaf, bits.register), bits.mask)
+
+
+def bits_words(where: Where, mask: int) -> str:
+    """Bits of a register in the words of `place`; runs of three and more are `0-4`."""
+    return f"{register_words(where)} [bit {', '.join(_runs(list(bit_numbers(mask))))}]"
+
+
+def register_words(where: Where) -> str:
+    """A register in the words of `place`: `CPUID[eax=0Dh,ecx=01h].EBX`, `MSR(10Ah)`."""
+    leaf, subleaf, register = where
+    if register == "msr":
+        return f"MSR({leaf:X}h)"
+    ecx = f",ecx={subleaf:02X}h" if subleaf or leaf in _WITH_SUBLEAVES else ""
+    return f"CPUID[eax={leaf:02X}h{ecx}].{register.upper()}"
+
+
+def _runs(numbers: list[int]) -> Iterator[str]:
+    while numbers:
+        length = 1
+        while length < len(numbers) and numbers[length] == numbers[0] + length:
+            length += 1
+        length = length if length > 2 else 1
+        yield str(numbers[0]) if length == 1 else f"{numbers[0]}-{numbers[length - 1]}"
+        numbers = numbers[length:]
+
+
+def leaf_key(leaf: int, subleaf: int) -> str:
+    """How files name a leaf: `80000008.0`, in hexadecimal."""
+    return f"{leaf:x}.{subleaf:x}"
+
+
+def read_leaf(key: str) -> tuple[int, int]:
+    """The leaf and subleaf of a `leaf_key`. Errors: `ValueError`."""
+    leaf, subleaf = (int(number, 16) for number in key.split("."))
+    return leaf, subleaf
+
+
+def read_where(key: str) -> Where:
+    """The register that files name `7.1.ebx`. Errors: `ValueError`."""
+    leaf, _, register = key.rpartition(".")
+    return *read_leaf(leaf), read_register(register)
+
+
+def read_register(text: str) -> Register:
+    """The register of this name, however it is written. Errors: `ValueError`."""
+    for known in REGISTERS:
+        if text.lower() == known:
+            return known
+    raise ValueError(f"{text!r} is no register of CPUID")
 
 
 def qemu_words(prop: PropertyName, bits: Iterable[Bits]) -> str:

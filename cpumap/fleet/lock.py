@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cpumap.arch.x86.cpuid import LeafId, Registers
+from cpumap.cpu.bits import leaf_key, read_leaf
 from cpumap.cpu.build import Build
 from cpumap.cpu.expansion import Context, CpuModel
 from cpumap.cpu.explicit import ExplicitCpu
@@ -162,7 +163,7 @@ def _guest_json(guest: GuestCpu) -> dict[str, Any]:
 
 def _leaves_json(leaves: Mapping[LeafId, Registers]) -> dict[str, str]:
     return {
-        f"{leaf:x}.{subleaf:x}": " ".join(f"{register:08x}" for register in registers)
+        leaf_key(leaf, subleaf): " ".join(f"{register:08x}" for register in registers)
         for (leaf, subleaf), registers in leaves.items()
     }
 
@@ -222,9 +223,8 @@ def _guest_of(stored: Mapping[str, Any]) -> GuestCpu:
 def _leaves_of(stored: Mapping[str, str]) -> dict[LeafId, Registers]:
     leaves: dict[LeafId, Registers] = {}
     for name, text in stored.items():
-        leaf, subleaf = (int(number, 16) for number in name.split("."))
         eax, ebx, ecx, edx = (int(register, 16) for register in text.split())
-        leaves[leaf, subleaf] = eax, ebx, ecx, edx
+        leaves[read_leaf(name)] = eax, ebx, ecx, edx
     return leaves
 
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import cast
 
-from cpumap.cpu.bits import REGISTERS, Register
+from cpumap.cpu.bits import REGISTERS, Register, Where, read_leaf
 from cpumap.cpu.names import PropertyName
 from cpumap.cpu.topology import Topology
 from cpumap.move.dates import Entry, cause_of, crossed, interpolated, outcomes
-from cpumap.move.side import ONE_VCPU, Side, Where, stored_facts, widened
+from cpumap.move.side import ONE_VCPU, Side, stored_facts, widened
 
 CACHE_LEAVES = (0x2, 0x4, 0x80000000, 0x80000005, 0x80000006, 0x8000001D)
 """Leaves that say which caches there are; AMD's have no vendor in 0x80000000 unless they say it
@@ -97,8 +97,7 @@ def _registers(
 
 
 def _where(place: tuple[str, Register]) -> Where:
-    leaf, subleaf = (int(part, 16) for part in place[0].split("."))
-    return leaf, subleaf, place[1]
+    return *read_leaf(place[0]), place[1]
 
 
 def _counting_facts() -> dict[str, Entry]:

@@ -8,9 +8,10 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from cpumap.cpu.bits import Where
 from cpumap.cpu.build import Build
 from cpumap.cpu.machine_type import Release, release
-from cpumap.move.side import Side, Where, stored_facts
+from cpumap.move.side import Side, stored_facts
 
 Entry = Mapping[str, Any]
 """One dated fact."""

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
-from cpumap.cpu.bits import REGISTERS, CpuidBits, Register
+from cpumap.cpu.bits import REGISTERS, CpuidBits, Register, Where, read_leaf, read_where
 from cpumap.cpu.explicit import ExplicitCpu
 from cpumap.cpu.machine_type import release
 from cpumap.cpu.names import PropertyName, Value
@@ -29,7 +29,7 @@ from cpumap.move.dates import (
     is_within,
     possible,
 )
-from cpumap.move.side import AMD, ONE_VCPU, Side, Where, stored_facts
+from cpumap.move.side import AMD, ONE_VCPU, Side, stored_facts
 from cpumap.move.topology import VCPU_NUMBER, by_topology
 from cpumap.move.xsave import Components, xsave
 
@@ -149,7 +149,7 @@ def _by_rules(before: Side, after: Side, unknown: list[str]) -> Iterator[tuple[W
             unknown.append(cause_of(rule))
         elif known:
             for name, xor in rule["bits"].items():
-                yield _where(name), int(xor, 16), cause_of(rule)
+                yield read_where(name), int(xor, 16), cause_of(rule)
     for rule in _rules("unknown", newer):
         if crossed(rule, before, after) is not False:
             unknown.append(cause_of(rule))
@@ -160,7 +160,7 @@ def _undefined(before: Side, after: Side) -> Iterator[PredictedDifference]:
     for rule in _rules("undefined", after):
         if not any(True in possible(rule, side.build) for side in (before, after)):
             continue
-        leaf, subleaf = (int(part, 16) for part in rule["place"].split("."))
+        leaf, subleaf = read_leaf(rule["place"])
         for register in REGISTERS:
             yield PredictedDifference(
                 leaf, subleaf, register, 0xFFFFFFFF, cause_of(rule), undefined=True
@@ -210,11 +210,6 @@ def _unknown_places(before: Side, after: Side, topology: Topology) -> Iterator[s
         yield f"from {before.accel} to {after.accel}"
     if not before.get("vendor") and before.accel == "kvm":
         yield "under KVM a CPU without a vendor of its own takes the host's"
-
-
-def _where(name: str) -> Where:
-    leaf, subleaf, register = name.split(".")
-    return int(leaf, 16), int(subleaf, 16), cast(Register, register)
 
 
 def _summed(

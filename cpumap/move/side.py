@@ -6,9 +6,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, cast
+from typing import Any, cast
 
-from cpumap.cpu.bits import Register
 from cpumap.cpu.build import Build
 from cpumap.cpu.names import Accel, PropertyName, Value
 from cpumap.cpu.topology import Topology
@@ -18,10 +17,6 @@ AMD = ("AuthenticAMD", "HygonGenuine")
 
 
 ONE_VCPU = Topology()
-
-
-Where = tuple[int, int, Register | Literal["msr"]]
-"""Leaf, subleaf, register; or the number of an MSR, 0, `msr`."""
 
 
 @dataclass(frozen=True, slots=True)

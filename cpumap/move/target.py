@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cpumap.arch.known import arch_of, target_of
+from cpumap.cpu.bits import bits_words, register_words
 from cpumap.cpu.expansion import Expansion
 from cpumap.cpu.explicit import ExplicitCpu
 from cpumap.cpu.names import PropertyName
@@ -82,14 +83,13 @@ def opened(qemu: str, source: Source, *, cache: bool = True) -> Source:
 def drift_lines(prediction: Prediction) -> Iterator[str]:
     """What will differ, bit by bit, and what cannot be told."""
     for found in prediction.differences:
+        where = (found.leaf, found.subleaf, found.register)
         what = (
-            f"MSR 0x{found.leaf:x}"
-            if found.register == "msr"
-            else f"CPUID 0x{found.leaf:x}.{found.subleaf:x}"
+            f"{register_words(where)} may differ"
+            if found.undefined
+            else bits_words(where, found.xor)
         )
-        register = "" if found.register == "msr" else f".{found.register.upper()}"
-        bits = "may differ" if found.undefined else f"bits 0x{found.xor:x}"
-        yield f"{what}{register} {bits}: {found.cause}"
+        yield f"{what}: {found.cause}"
     yield from prediction.refused
     yield from (
         f"not known beforehand: {reason} (`verify --target-qemu` measures it)"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from cpumap.cpu.bits import Where
 from cpumap.cpu.topology import Topology
 from cpumap.move.dates import Entry, cause_of, crossed, outcomes
-from cpumap.move.side import ONE_VCPU, Side, Where, stored_facts, widened
+from cpumap.move.side import ONE_VCPU, Side, stored_facts, widened
 
 INTEL = "GenuineIntel"
 

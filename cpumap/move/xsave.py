@@ -7,8 +7,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from cpumap.cpu.bits import Where
 from cpumap.move.dates import cause_of, crossed, outcomes
-from cpumap.move.side import Side, Where, stored_facts
+from cpumap.move.side import Side, stored_facts
 
 Components = Mapping[int, tuple[int, int]]
 """Component of XSAVE → its size and its offset in bytes, as subleaves of leaf 0xD have them."""

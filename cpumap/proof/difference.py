@@ -6,9 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from cpumap.arch.known import PER_INSTANCE
-from cpumap.cpu.bits import CpuidBits, MsrBits, bit_numbers
+from cpumap.cpu.bits import BitPlace, CpuidBits, MsrBits, Register, bit_numbers
 from cpumap.cpu.names import PropertyName, Value
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.move.predict import PredictedDifference
@@ -81,7 +82,7 @@ class GuestDifference:
 
     leaf: int
     subleaf: int
-    register: str
+    register: Register | Literal["msr"]
     bits: tuple[int, ...]
     names: tuple[str, ...]
     """The features that these bits are, or what the register is about."""
@@ -148,7 +149,7 @@ def _caused(bit: GuestDifference, causes: Sequence[str]) -> GuestDifference:
 def _described(
     found: BitDifference,
     said: Mapping[tuple[int, int, str], PredictedDifference],
-    names: Mapping[tuple[int, int, str, int], str],
+    names: Mapping[BitPlace, str],
     cause: str,
 ) -> GuestDifference:
     foreseen = said.get((found.leaf, found.subleaf, found.register)) or said.get(
@@ -175,9 +176,9 @@ def _described(
 def meanings(
     leaf: int,
     subleaf: int,
-    register: str,
+    register: Register | Literal["msr"],
     bits: Sequence[int],
-    names: Mapping[tuple[int, int, str, int], str],
+    names: Mapping[BitPlace, str],
 ) -> tuple[str, ...]:
     """The features that bits are, and what the register is about where they are none."""
     about = MEANINGS.get((leaf, register)) or MEANINGS.get((leaf, None)) or ""
@@ -185,7 +186,7 @@ def meanings(
     return tuple(dict.fromkeys(name for name in found if name))
 
 
-def bit_names(cpu_map: CpuMap) -> dict[tuple[int, int, str, int], str]:
+def bit_names(cpu_map: CpuMap) -> dict[BitPlace, str]:
     """(leaf or MSR, subleaf, register or `msr`, bit) → the feature that this bit is."""
     return {
         place: feature.name
@@ -194,7 +195,7 @@ def bit_names(cpu_map: CpuMap) -> dict[tuple[int, int, str, int], str]:
     }
 
 
-def _places(entries: Iterable[CpuidBits | MsrBits]) -> Iterator[tuple[int, int, str, int]]:
+def _places(entries: Iterable[CpuidBits | MsrBits]) -> Iterator[BitPlace]:
     for entry in entries:
         for bit in bit_numbers(entry.mask):
             if isinstance(entry, MsrBits):

@@ -12,16 +12,11 @@ from typing import Literal
 
 from cpumap.arch.x86.cpuid import CpuidData, LeafId, Registers
 from cpumap.arch.x86.cpuid_formats import read_records
+from cpumap.cpu.bits import REGISTERS, Register
 from cpumap.cpu.names import Accel
 from cpumap.errors import CpuidError, SourceError
 from cpumap.system.data import data_path
 from cpumap.system.process import Process, ending
-
-RegisterName = Literal["eax", "ebx", "ecx", "edx"]
-
-
-REGISTERS: tuple[RegisterName, ...] = ("eax", "ebx", "ecx", "edx")
-
 
 TOPOLOGY_LEAVES = (0x1, 0x4, 0xB, 0x1F, 0x8000001D, 0x8000001E, 0x80000026)
 """What a vCPU other than the first may answer differently; the probe reads these on every vCPU."""
@@ -41,7 +36,7 @@ class Mask:
     leaf: int
     subleaf: int | None
     """None: every subleaf."""
-    register: RegisterName
+    register: Register
     bits: int
     per: Literal["vcpu", "boot"]
     reason: str
@@ -174,7 +169,7 @@ class BitDifference:
     leaf: int
     """The MSR's number when `register` is "msr"."""
     subleaf: int
-    register: RegisterName | Literal["msr"]
+    register: Register | Literal["msr"]
     xor: int
     """The bits that differ; where one side has nothing, the bits set on the other."""
     a: int | None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from cpumap.cpu.bits import bits_words
 from cpumap.cpu.names import Accel
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.runnable.explain_feature import Explained, explain_feature
@@ -110,6 +111,4 @@ def _words(mention: Mention) -> str:
     if mention.name or not mention.bits:
         return mention.name
     leaf, subleaf, register, number = mention.bits[0]
-    if register == "msr":
-        return f"MSR({leaf:X}h) [bit {number}]"
-    return f"CPUID[eax={leaf:02X}h,ecx={subleaf:02X}h].{register.upper()} [bit {number}]"
+    return bits_words((leaf, subleaf, register), 1 << number)

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cpumap.cpu.bits import BitPlace
 from cpumap.cpu.names import Accel, FeatureName, PropertyName
 from cpumap.libvirt.cpu_map.entries import Alias, Feature
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.proof.difference import bit_names
-from cpumap.runnable.messages import BitPlace
 from cpumap.sources.recorded import RecordedSource
 from cpumap.sources.recordings import find_recording, upstream
 from cpumap.system.data import data_path

@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
+from cpumap.cpu.bits import BitPlace, read_register
 from cpumap.system.data import data_path
-
-BitPlace = tuple[int, int, str, int]
-"""Leaf or MSR, subleaf, register or `msr`, number of the bit."""
 
 Subject = Literal["feature", "model", "bit", "word"]
 """What a mention names; `word`: it only stands there, and may be anything or nothing."""
@@ -160,7 +158,7 @@ def _bits_of(match: re.Match[str] | None) -> Iterator[BitPlace]:
             yield index, 0, "msr", number + _MSR_HALF
         return
     subleaf = int(named.get("subleaf") or "0", 16)
-    yield int(named["leaf"] or "", 16), subleaf, str(named["register"]).lower(), number
+    yield int(named["leaf"] or "", 16), subleaf, read_register(str(named["register"])), number
 
 
 def _words(text: str) -> Iterator[Mention]:

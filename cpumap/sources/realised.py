@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from cpumap.cpu.bits import Bit, CpuidBits
+from cpumap.cpu.bits import Bit, CpuidBits, bits_words
 from cpumap.cpu.expansion import Realised
 from cpumap.cpu.names import PropertyName
 from cpumap.qemu.qmp import Conversation
@@ -60,9 +60,7 @@ def named_bits(filtered: Iterable[Bit]) -> dict[str, str]:
     out.
     """
     return {
-        str(_names()[bit]): f"CPUID.{bit[0]:02X}H:{bit[2].upper()} [bit {bit[3]}]"
-        for bit in filtered
-        if bit in _names()
+        str(_names()[bit]): bits_words(bit[:3], 1 << bit[3]) for bit in filtered if bit in _names()
     }
 
 

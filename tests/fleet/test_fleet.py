@@ -170,7 +170,7 @@ def test_what_no_property_says_is_predicted(
         (0xD, 1, "ebx")
     ]
     assert main(["audit", str(path), "--recorded", "5.2", "--machine", "pc-q35-5.2"]) == 1
-    assert "CPUID 0xd.1.EBX" in capsys.readouterr().out
+    assert "CPUID[eax=0Dh,ecx=01h].EBX" in capsys.readouterr().out
 
 
 def test_a_lock_without_guests(lock: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ import pytest
 
 from cpumap.arch.x86.cpuid import Registers
 from cpumap.cli.main import main
+from cpumap.cpu.bits import REGISTERS
 from cpumap.cpu.names import Accel
 from cpumap.cpu.request import CpuRequest
 from cpumap.errors import SourceError
@@ -25,7 +26,6 @@ from cpumap.libvirt.rules.compare import features_of_cpu
 from cpumap.libvirt.rules.decode import decode, known_from
 from cpumap.proof.guest import (
     MASKS,
-    REGISTERS,
     BitDifference,
     GuestCpu,
     Mask,

@@ -95,7 +95,7 @@ def test_diff_by_what_guests_read(
         "abm: machine type: pc-q35-2.4 is not pc-q35-7.2; sse4a: machine type"
     )
     code, out = said(capsys, "diff", *words)
-    assert code == 1 and "0x80000001.0.ecx" in out
+    assert code == 1 and "CPUID[eax=80000001h].ECX" in out
 
 
 @pytest.mark.live
