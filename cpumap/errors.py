@@ -72,3 +72,29 @@ class SourceError(CpumapError):
 
 class CannotRealiseError(SourceError):
     """A source that shows a CPU which is there, and cannot make another one."""
+
+
+class UnforeseenError(SourceError):
+    """Something that nobody foresaw: a mistake of cpumap's own."""
+
+
+LONGEST_ACCOUNT = 300
+"""Characters of an unforeseen error: its message may hold a whole document."""
+
+
+def understood(err: Exception) -> CpumapError:
+    """The error as one of ours: what nobody foresaw is told in one line, with its place."""
+    if isinstance(err, CpumapError):
+        return err
+    what = " ".join(f"{type(err).__name__}: {err}".split())[:LONGEST_ACCOUNT]
+    return UnforeseenError(f"unforeseen, please report it: {what}{_place(err)}")
+
+
+def _place(err: Exception) -> str:
+    """Where it was raised: ` (resolve.py:120)`."""
+    step = err.__traceback__
+    while step is not None and step.tb_next is not None:
+        step = step.tb_next
+    if step is None:
+        return ""
+    return f" ({step.tb_frame.f_code.co_filename.rpartition('/')[2]}:{step.tb_lineno})"

@@ -9,13 +9,12 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
-from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple, NoReturn
 
 from cpumap import __version__
 from cpumap.cli.hook_words import cut
-from cpumap.errors import CpumapError, SourceError
+from cpumap.errors import CpumapError, SourceError, understood
 from cpumap.system.say import flush, forget_stdout, plain, prepare_streams, put, put_line, say
 
 
@@ -74,10 +73,6 @@ exit codes:
   2  usage, or input that cannot be read
   3  the source failed (QEMU, libvirt, file system), or anything unforeseen
 """
-
-
-LONGEST_ACCOUNT = 300
-"""Characters of an unforeseen error: its message may hold a whole document."""
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
@@ -243,16 +238,8 @@ def _ended(work: Callable[[], int]) -> int:
         say("interrupted")
         return 130
     except Exception as err:  # never 1, which is an answer
-        say(f"unforeseen, please report it: {_account(err)}")
-        return SourceError.exit_code
-
-
-def _account(err: Exception) -> str:
-    """An error that nobody foresaw: what and where. $CPUMAP_TRACEBACK has all of it printed."""
-    import traceback
-
-    if os.environ.get("CPUMAP_TRACEBACK"):
-        traceback.print_exception(err)
-    where = traceback.extract_tb(err.__traceback__)[-1]
-    what = " ".join(f"{type(err).__name__}: {err}".split())
-    return f"{what[:LONGEST_ACCOUNT]} ({Path(where.filename).name}:{where.lineno})"
+        if os.environ.get("CPUMAP_TRACEBACK"):
+            sys.excepthook(type(err), err, err.__traceback__)
+        told = understood(err)
+        say(str(told))
+        return told.exit_code

@@ -18,7 +18,7 @@ from cpumap.cpu.expansion import Expansion
 from cpumap.cpu.explicit import ExplicitCpu
 from cpumap.cpu.names import Accel
 from cpumap.cpu.request import CpuRequest
-from cpumap.errors import CpumapError, DomainError, InputError, SourceError
+from cpumap.errors import CpumapError, DomainError, InputError, SourceError, understood
 from cpumap.fleet.gist import Gist, read_gist
 from cpumap.libvirt.cpu_map.load import load_cpu_map
 from cpumap.libvirt.cpu_map.map import CpuMap
@@ -197,8 +197,8 @@ def _convert(document: Stored, known: _Learnt) -> Outcome | Question:
         if gist is None or change is None:
             return _asked(document, parsed, gist, known)
         return _outcome(document, change.answer, edited(document.data, gist.outside(change.edits)))
-    except CpumapError as err:
-        return failure(document.number, document.name, err)
+    except Exception as err:  # one document's failure never is another's
+        return failure(document.number, document.name, understood(err))
 
 
 def _asked(
@@ -358,13 +358,14 @@ class Answers:
             cpu = resolve(meant, expansion, self.choices)
             machine = self._new_machine(request, cpu)
             cpu, told = self._held(cpu, expansion, platform, machine)
-        except CpumapError as err:
-            status: Status = "refused" if err.exit_code == 1 else "failed"
+        except Exception as err:
+            failed = understood(err)
+            status: Status = "refused" if failed.exit_code == 1 else "failed"
             return Answer(
                 self.asked,
                 status=status,
-                reason=str(err).removeprefix(": "),
-                exit_code=err.exit_code,
+                reason=str(failed).removeprefix(": "),
+                exit_code=failed.exit_code,
             )
         if self.keep:
             self.cpus[self.asked] = cpu

@@ -150,8 +150,8 @@ def _from_tar(stream: Any, name: str) -> Iterator[Input]:
                 if member.isreg() and member.name.endswith(".xml"):
                     yield _member(archive, member, name)
                 archive.members.clear()  # it would remember every one
-    except (tarfile.TarError, OSError, EOFError) as err:
-        yield Input(name, name, problem=f"broken archive: {err}")
+    except Exception as err:  # its decompressors and headers fail in ways of their own
+        yield Input(name, name, problem=f"broken archive: {type(err).__name__}: {err}")
 
 
 def _member(archive: tarfile.TarFile, member: tarfile.TarInfo, archive_name: str) -> Input:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from cpumap.errors import InputError, SourceError
+from cpumap.system.files import open_regular
+from cpumap.system.shape import at_top
 
 JOURNAL = ".cpumap-convert.journal"
 
@@ -35,9 +37,7 @@ class Journal:
         self._size = 0
         header = {"schema": SCHEMA, "options": options}
         try:
-            self._handle = os.open(
-                path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666
-            )
+            self._handle = open_regular(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
         except OSError as err:
             raise SourceError(f"{path}: {err.strerror}") from err
         try:
@@ -60,7 +60,11 @@ class Journal:
             )
         if resume and entries and entries[0] != header:
             raise InputError("the interrupted run had other options or paths", str(self.path))
-        self.done = {entry[0]: entry for entry in entries[1:]}
+        self.done = {}
+        for number, entry in enumerate(entries[1:], start=2):
+            shaped = at_top(entry, f"{self.path}:{number}")
+            place, content, status, notes = shaped.row(4)
+            self.done[place.text] = [place.text, content.text, status.text, list(notes.texts)]
         self._size = len(whole) + 1
 
     def _begin(self, header: dict[str, Any]) -> None:
@@ -104,5 +108,5 @@ class Journal:
 def _entry(line: bytes) -> Any:
     try:
         return json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None  # of a run that was killed before its first line was written

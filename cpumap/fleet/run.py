@@ -15,7 +15,7 @@ from importlib import import_module
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from cpumap.errors import CpumapError, SourceError
+from cpumap.errors import SourceError, understood
 from cpumap.fleet.convert import (
     Answer,
     Answers,
@@ -152,8 +152,8 @@ def _read(
         is_file = source.path is not None
         batch.documents[place] = Stored(number, source.name, data or b"", is_file)
         batch.size += len(data or b"")
-    except CpumapError as err:
-        batch.decided[place] = failure(number, source.name, err)
+    except Exception as err:
+        batch.decided[place] = failure(number, source.name, understood(err))
 
 
 def _finished(batch: _Batch, run: str, executor: Executor, answers: Answers) -> list[Converted]:

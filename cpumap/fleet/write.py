@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cpumap.errors import InputError, SourceError
+from cpumap.errors import InputError, SourceError, understood
 from cpumap.fleet.convert import Outcome, failure, source_failure
 from cpumap.fleet.inputs import Input, stamp_of
 from cpumap.fleet.journal import Journal, digest
@@ -169,10 +169,10 @@ class Writer:
         outcome = item.outcome
         try:
             ready = self._prepare(item, folders)
-        except (SourceError, InputError) as err:
-            return failure(outcome.number, outcome.name, err)
         except OSError as err:
             return self._unwritten(outcome, err)
+        except Exception as err:
+            return failure(outcome.number, outcome.name, understood(err))
         if ready is None:
             return outcome
         prepared[number] = ready
@@ -185,7 +185,8 @@ class Writer:
         source, outcome = item.source, item.outcome
         content = item.old if outcome.content is None else outcome.content
         if self.destination.output is not None:
-            place = folders.place(self.destination.target(source), make=True)
+            target = self.destination.target(source)
+            place = folders.place(target, make_in=self.destination.output)
             if place.status is not None and Path(place.path).read_bytes() == content:
                 return None
             like = (
@@ -225,14 +226,16 @@ class _Folders:
         self._stack = stack
         self._open: dict[str, Folder] = {}
 
-    def place(self, path: str, *, make: bool = False) -> TargetFile:
-        """The place that the path names; with `make`, its directory is made if it is not there.
-        Errors: `OSError`.
+    def place(self, path: str, *, make_in: Path | None = None) -> TargetFile:
+        """The place that the path names; its directory is made if it is not there, where one is
+        named that it must not lead out of. Errors: `OSError`, `SourceError`.
         """
         directory, name = os.path.split(path)
         folder = self._open.get(directory)
         if folder is None:
-            if make:
+            if make_in is not None:
+                if not Path(directory).resolve().is_relative_to(make_in.resolve()):
+                    raise SourceError(f"{path}: a link leads out of {make_in}")
                 Path(directory).mkdir(parents=True, exist_ok=True)
             folder = self._open[directory] = Folder(os.path.realpath(directory))
             self._stack.callback(folder.close)

@@ -26,7 +26,8 @@ SCHEMA = "cpumap.host/1"
 _OWN = ("cpu", "kernel")
 
 
-_DECLARATION = re.compile(rb"<\?xml[^>]*\?>|<!DOCTYPE[^>\[]*>")
+_DECLARATION = re.compile(rb"<\?xml[^<>?]*\?>|<!DOCTYPE[^<>\[]*>")
+"""Neither holds what begins another: a search goes over the text once."""
 
 
 def read_cpus(data: bytes | str | Document, cpu_map: CpuMap, *, name: str = "<stdin>") -> list[Cpu]:

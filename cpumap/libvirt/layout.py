@@ -36,6 +36,19 @@ _ENDS = {"<!--": "-->", "<![CDATA[": "]]>", "<?": "?>"}
 """What may hold a `<` that starts no tag; in text and attribute values XML forbids it."""
 
 
+_DOCTYPE = re.compile(
+    r"""<!DOCTYPE
+    (?: [^<>\[\]"'] | "[^"]*" | '[^']*'
+      | \[ (?: <!--(?s:.*?)--> | <\?(?s:.*?)\?> | "[^"]*" | '[^']*' | [^\]"'] )*+ \]
+    )*+ >""",
+    re.VERBOSE,
+)
+"""What it quotes, and its internal subset, may hold what looks like tags."""
+
+
+_UTF32_STARTS = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, b"<\0\0\0", b"\0\0\0<")
+
+
 class Span(Frozen):
     """An element in the document, in byte offsets."""
 
@@ -61,6 +74,10 @@ class Layout:
         """`document` is what `data` was parsed to. `DomainError` when it holds no `<domain>` and
         is no `<cpu>`.
         """
+        if data.startswith(_UTF32_STARTS):
+            raise DomainError(
+                "this XML cannot be edited: its encoding is UTF-32", f"{document.name}:1"
+            )
         self.codec = document_codec(data)
         """What new text is encoded in; `ascii` stands for every encoding that contains it."""
         self.unit = 1 if self.codec == "ascii" else 2
@@ -260,8 +277,8 @@ def _either_tag(tag: str) -> re.Pattern[str]:
 
 
 def without_opaque(text: str) -> str:
-    """The text with `OPAQUE` for each character of comments, CDATA sections and processing
-    instructions.
+    """The text with `OPAQUE` for each character of comments, CDATA sections, processing
+    instructions and the document type.
     """
     pieces: list[str] = []
     done = 0
@@ -283,6 +300,9 @@ def _opaque(text: str) -> Iterator[tuple[int, int]]:
             if text.startswith(opening, max(start, 0)):
                 position = text.index(closing, start + len(opening)) + len(closing)
                 yield start, position
+        if doctype := _DOCTYPE.match(text, max(start, 0)):
+            position = doctype.end()
+            yield start, position
         found = {
             mark: text.find(mark, position) if 0 <= at < position else at
             for mark, at in found.items()

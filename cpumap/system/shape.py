@@ -64,6 +64,13 @@ class Shaped(Frozen):
             raise self.error("a list")
         return (self.at(number, value) for number, value in enumerate(self.value))
 
+    def row(self, length: int) -> tuple[Shaped, ...]:
+        """The list's entries, which must be so many."""
+        entries = tuple(self.entries())
+        if len(entries) != length:
+            raise self.error(f"{length} values")
+        return entries
+
     @property
     def text(self) -> str:
         """The value as text."""

@@ -20,6 +20,10 @@ SIZE_LIMIT = 16 * 1024 * 1024
 """Bytes. libvirt itself carries at most 4 MiB of XML over its wire (REMOTE_STRING_MAX)."""
 
 
+LONGEST_NUMBER = 100
+"""Digits; 64 bits have 22 at most."""
+
+
 UINT_MAX = 2**32 - 1
 
 
@@ -175,6 +179,8 @@ def c_integer(text: str, base: int = 10) -> int | None:
     if match is None:
         return None
     digits = match[1]
+    if len(digits) > LONGEST_NUMBER:
+        return None  # Python refuses to read more than some thousands, in its own words
     if base == 10:
         return int(digits) if digits.isdecimal() else None
     if digits.isdecimal() and digits.startswith("0"):
