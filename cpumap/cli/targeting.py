@@ -61,7 +61,7 @@ def targeted(
     target = wanted_target(arguments)
     if target is None:
         return cpu
-    from cpumap.move.target import held, opened
+    from cpumap.move.target import opened, placed
 
     with ExitStack() as stack:
         place = None
@@ -69,7 +69,7 @@ def targeted(
             place = stack.enter_context(
                 closing(opened(target.qemu, platform.source, cache=not arguments.no_cache))
             )
-        moved, told = held(cpu, expansion, platform, target, place)
+        moved, told = placed(cpu, expansion, platform, target, place)
     for line in told:
         say(line)
     return moved

@@ -357,7 +357,7 @@ class Answers:
             meant, expansion = expand_on(self.host, request, platform)
             cpu = resolve(meant, expansion, self.choices)
             machine = self._new_machine(request, cpu)
-            cpu, told = self._held(cpu, expansion, platform, machine)
+            cpu, told = self._placed(cpu, expansion, platform, machine)
         except Exception as err:
             failed = understood(err)
             status: Status = "refused" if failed.exit_code == 1 else "failed"
@@ -375,16 +375,16 @@ class Answers:
         shared = tuple(map(sys.intern, arguments))  # nearly the same in every answer
         return Answer(self.asked, element, shared, machine, notes)
 
-    def _held(
+    def _placed(
         self, cpu: ExplicitCpu, expansion: Expansion, platform: Platform, machine: str | None
     ) -> tuple[ExplicitCpu, tuple[str, ...]]:
         """The CPU where it will run, and what is to be said of it there."""
         if self.target is None and machine is None:
             return cpu, ()
-        from cpumap.move.target import Target, held
+        from cpumap.move.target import Target, placed
 
         target = replace(self.target or Target(), machine=machine)
-        return held(
+        return placed(
             cpu,
             expansion,
             platform,

@@ -35,7 +35,7 @@ class Target:
     allow_drift: bool = False
 
 
-def held(
+def placed(
     cpu: ExplicitCpu,
     expansion: Expansion,
     platform: Platform,
