@@ -32,7 +32,7 @@ def _run(*command: str | Path, cwd: Path | None = None) -> str:
         if not name.startswith(("PYTHON", "VIRTUAL"))
     }
     done = subprocess.run(
-        command, cwd=cwd or Path("/"), env=environment, capture_output=True, text=True
+        command, cwd=cwd or Path("/"), env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, f"{command}: exit {done.returncode}\n{done.stdout}{done.stderr}"
     return done.stdout

@@ -81,14 +81,20 @@ def write(directory: Path, newest: Answers, older: list[Answers]) -> None:
 _INDEX_NOTE = "Models of QEMU {qemu}, and of older ones where it has them no more."
 
 _FEATURES_NOTE = """\
-Bits as QEMU {qemu} reports them: from its warning when the feature cannot be given, else from the feature-words
-  of a CPU that has this feature only; aliases from its expansions, migratable='no' from its migration blockers
-  (query-migrate). The spellings of libvirt and Linux, and features without a QEMU property, are facts of the tool's."""
+Bits as QEMU {qemu} reports them: from its warning when the feature cannot be given, else from the \
+feature-words
+  of a CPU that has this feature only; aliases from its expansions, migratable='no' from its \
+migration blockers
+  (query-migrate). The spellings of libvirt and Linux, and features without a QEMU property, are \
+facts of the tool's."""
 
 _MODELS_NOTE = """\
-Features as QEMU {qemu} expands each model without a machine type; the signatures are QEMU's numbers, and those
-  under which the same microarchitecture was sold. Left out: hypervisor (every model has it), paravirtual features,
-  and features that no guest can see without another one that the model lacks (vmx-* without vmx)."""
+Features as QEMU {qemu} expands each model without a machine type; the signatures are QEMU's \
+numbers, and those
+  under which the same microarchitecture was sold. Left out: hypervisor (every model has it), \
+paravirtual features,
+  and features that no guest can see without another one that the model lacks (vmx-* without \
+vmx)."""
 
 
 def _write(file: Path, lines: Iterable[str], what: str) -> None:
@@ -221,7 +227,10 @@ def _features(features: dict[str, Bits], newest: Answers) -> Iterator[str]:
             yield f"<!-- {heading} -->"
         if name in facts.BEYOND_QEMU:
             yield f"<!-- {facts.BEYOND_QEMU[name][-1]} -->"
-        yield f"<feature name={_quote(name)}{' migratable=' + _quote('no') if name in blocking else ''}>"
+        yield (
+            f"<feature "
+            f"name={_quote(name)}{' migratable=' + _quote('no') if name in blocking else ''}>"
+        )
         for alias in spelled.get(name, ()):
             if alias != name:
                 yield f"  <alias name={_quote(alias)} source='qemu'/>"

@@ -12,15 +12,17 @@ from pathlib import Path
 from random import Random
 
 MODELS = (
-    "Haswell-noTSX-IBRS", "Broadwell-IBRS", "Skylake-Server-IBRS", "Skylake-Client-noTSX-IBRS", "Cascadelake-Server",
-    "Icelake-Server", "IvyBridge-IBRS", "SandyBridge", "Westmere", "Nehalem", "EPYC", "EPYC-IBPB", "EPYC-Rome",
+    "Haswell-noTSX-IBRS", "Broadwell-IBRS", "Skylake-Server-IBRS", "Skylake-Client-noTSX-IBRS",
+    "Cascadelake-Server", "Icelake-Server", "IvyBridge-IBRS", "SandyBridge", "Westmere", "Nehalem",
+    "EPYC", "EPYC-IBPB", "EPYC-Rome",
     "EPYC-Milan", "Opteron_G5", "qemu64", "kvm64", None,
 )  # fmt: skip
 """None: a domain without `<cpu>`."""
 
 MACHINES = (
-    "pc-i440fx-2.11", "pc-i440fx-3.1", "pc-i440fx-4.2", "pc-i440fx-5.2", "pc-q35-2.10", "pc-q35-3.1", "pc-q35-4.0",
-    "pc-q35-5.2", "pc-q35-6.2", "pc-q35-7.2", "pc-i440fx-7.2", "q35", "pc",
+    "pc-i440fx-2.11", "pc-i440fx-3.1", "pc-i440fx-4.2", "pc-i440fx-5.2", "pc-q35-2.10",
+    "pc-q35-3.1", "pc-q35-4.0", "pc-q35-5.2", "pc-q35-6.2", "pc-q35-7.2", "pc-i440fx-7.2", "q35",
+    "pc",
 )  # fmt: skip
 
 FEATURES = (
@@ -50,7 +52,8 @@ METADATA = """\
   <metadata>
     <nova:instance xmlns:nova="http://openstack.org/xmlns/libvirt/nova/1.1">
       <nova:name>{name}</nova:name>
-      <nova:flavor name="m{size}"><nova:memory>{memory}</nova:memory><nova:vcpus>{vcpus}</nova:vcpus></nova:flavor>
+      <nova:flavor name="m{size}"><nova:memory>{memory}</nova:memory>\
+<nova:vcpus>{vcpus}</nova:vcpus></nova:flavor>
       <nova:owner><nova:user uuid="{uuid}">operator &amp; co</nova:user></nova:owner>
     </nova:instance>
   </metadata>
@@ -134,17 +137,25 @@ def _parts(name: str, random: Random) -> Iterator[str]:
     yield f"<domain type='{kind}'>\n  <name>{name}</name>\n  <uuid>{uuid}</uuid>\n"
     if random.random() < 0.5:
         yield METADATA.format(name=name, size=vcpus, memory=memory // 1024, vcpus=vcpus, uuid=uuid)
-    yield f"  <memory unit='KiB'>{memory}</memory>\n  <currentMemory unit='KiB'>{memory}</currentMemory>\n"
+    yield (
+        f"  <memory unit='KiB'>{memory}</memory>\n  <currentMemory unit='KiB'>"
+        f"{memory}</currentMemory>\n"
+    )
     yield f"  <vcpu placement='static'>{vcpus}</vcpu>\n"
     if random.random() < 0.3:
         pins = "".join(f"    <vcpupin vcpu='{n}' cpuset='{n % 2}'/>\n" for n in range(vcpus))
         yield f"  <cputune>\n{pins}  </cputune>\n"
-    yield f"  <os>\n    <type arch='x86_64' machine='{machine}'>hvm</type>\n    <boot dev='hd'/>\n  </os>\n"
+    yield (
+        f"  <os>\n    <type arch='x86_64' machine='{machine}'>hvm</type>\n    <boot "
+        f"dev='hd'/>\n  </os>\n"
+    )
     hyperv = HYPERV if name.startswith("win") else ""
     yield f"  <features>\n    <acpi/>\n    <apic/>\n{hyperv}  </features>\n"
     yield _cpu(model, vcpus, flavour, random)
     yield "  <clock offset='utc'>\n    <timer name='rtc' tickpolicy='catchup'/>\n"
-    yield "    <timer name='hpet' present='no'/>\n  </clock>\n  <on_poweroff>destroy</on_poweroff>\n"
+    yield (
+        "    <timer name='hpet' present='no'/>\n  </clock>\n  <on_poweroff>destroy</on_poweroff>\n"
+    )
     yield "  <on_reboot>restart</on_reboot>\n  <on_crash>destroy</on_crash>\n"
     yield "  <devices>\n    <emulator>/usr/bin/qemu-system-x86_64</emulator>\n"
     yield from _devices(name, machine, random)

@@ -121,7 +121,10 @@ def _within(matrix: Matrix) -> Iterator[str]:
 
 
 def _aliases(matrix: Matrix) -> Iterator[str]:
-    title = "Names without a version (`Haswell`), which old machine types change: oldest ↔ newest pc-q35 (tcg)"
+    title = (
+        "Names without a version (`Haswell`), which old machine types change: oldest ↔ "
+        "newest pc-q35 (tcg)"
+    )
     yield from _heading(title, ("QEMU", TITLES[0], TITLES[-1]))
     for release in matrix.bench.binaries:
         counts = matrix.count(f"aliases of {release}", aliases(matrix.bench, release))

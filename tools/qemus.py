@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 
 BESIDE = ("8.2-ubuntu", "10.0.2")
-"""Those that distributions ship beside Debian's releases, by the name that tools/fetch-qemus gives."""
+"""Those that distributions ship beside Debian's releases, by the name that tools/fetch-qemus gives.
+"""
 
 
 def builds() -> dict[str, Path]:

@@ -1,5 +1,5 @@
-"""Writes data/x86_64/caches.json: what each QEMU says in the CPUID leaves about caches, which no CPU
-property describes.
+"""Writes data/x86_64/caches.json: what each QEMU says in the CPUID leaves about caches, which no
+CPU property describes.
 
     tools/write_caches.py [QEMU...]      default: every $CPUMAP_QEMUS/bin/qemu-X.Y; others stay
 
@@ -81,8 +81,11 @@ def _recorded(source: QemuSource, leaves: dict[str, int]) -> dict[str, dict[str,
             zip(cases, pool.map(look, cases), strict=True), 1
         ):
             print(f"\rQEMU {source.version}: {count} of {len(cases)}", end="", file=sys.stderr)
-            seen = {f"{leaf:x}.{sub:x}": [f"{r:x}" for r in regs] for (leaf, sub), regs in guest.cpuid.items()
-                    if leaf in CACHE_LEAVES}  # fmt: skip
+            seen = {
+                f"{leaf:x}.{sub:x}": [f"{register:x}" for register in registers]
+                for (leaf, sub), registers in guest.cpuid.items()
+                if leaf in CACHE_LEAVES
+            }
             for leaf in [leaf for leaf in seen if leaf == "80000000.0"]:
                 seen[leaf][0] = "0"
             on = " ".join(

@@ -61,7 +61,9 @@ def runs(host: str, guest: str | None) -> bool:
 
 
 def target_of(guest: str) -> str:
-    """The target of the QEMU that guests of this architecture are run by first: `x86_64` of i686."""
+    """The target of the QEMU that guests of this architecture are run by first: `x86_64` of
+    i686.
+    """
     return next((host for host, guests in _GUESTS.items() if guest in guests), guest)
 
 

@@ -215,7 +215,10 @@ def _lines(entry: Audited, lock: Lock) -> Iterator[str]:
     yield f"{head}: {_verdict(entry)}"
     for drift in entry.drifts:
         before, after = ("-" if v is None else property_text(v) for v in (drift.locked, drift.now))
-        yield f"  {drift.name}: {before} → {after}{f'  ({drift.place})' if drift.place else ''}: {drift.cause}"
+        yield (
+            f"  {drift.name}: {before} → "
+            f"{after}{f'  ({drift.place})' if drift.place else ''}: {drift.cause}"
+        )
     if entry.seen is None:
         yield from (f"  {line}" for line in drift_lines(entry.prediction))
     yield from (f"  {line}" for line in bit_lines(entry.seen or ()))

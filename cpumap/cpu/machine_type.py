@@ -49,7 +49,9 @@ class Release(Frozen):
 
 @cache
 def release(text: str) -> Release:
-    """The release of a version, `7.2` or `10.0.13`. Errors: `UnknownNameError` for any other text."""
+    """The release of a version, `7.2` or `10.0.13`. Errors: `UnknownNameError` for any other
+    text.
+    """
     if not _RELEASE.fullmatch(text):
         raise UnknownNameError(f"'{text[:40]}' is no QEMU release (like 7.2 or 10.0.13)")
     return Release(tuple(map(int, text.split("."))))

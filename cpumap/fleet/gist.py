@@ -61,7 +61,8 @@ class Gist:
     def within(self, edits: Iterable[Edit]) -> tuple[Edit, ...] | None:
         """The document's edits, in offsets of the gist; None where one reaches into a hole."""
         found = []
-        for start, end, text in edits:
+        for first, last, text in edits:
+            start, end = first, last
             for cut in self.cuts:
                 behind = cut.start + cut.size
                 if (start < behind and end > cut.start) or (not cut.left and end == behind):

@@ -140,9 +140,14 @@ class Converter:
         elif domain.active:
             yield "running: effective at its next start; --live pins the CPU that it has now"
         if domain.managed_save:
-            yield "its managed-save image is left alone: it comes back with the CPU it was saved with"
+            yield (
+                "its managed-save image is left alone: it comes back with the CPU it was saved with"
+            )
         if domain.snapshots:
-            yield f"snapshots are left alone, and have the CPU they were taken with: {', '.join(domain.snapshots)}"
+            yield (
+                f"snapshots are left alone, and have the CPU they were taken with: "
+                f"{', '.join(domain.snapshots)}"
+            )
 
     def _store(self, name: str, old: bytes, new: bytes) -> None:
         assert self.backup is not None

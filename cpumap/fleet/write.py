@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -153,12 +154,9 @@ class Writer:
         shares = [numbers[first::SYNCED_AT_ONCE] for first in range(SYNCED_AT_ONCE)]
         shares = [share for share in shares if share]
         documents = [[prepared[number] for number in share] for share in shares]
-        failed: dict[int, OSError] = {}
-        for share, errors in zip(shares, self._threads.map(make_last, documents), strict=True):
-            for number, error in zip(share, errors, strict=True):
-                if error is not None:
-                    failed[number] = error
-        return failed
+        errors = chain.from_iterable(self._threads.map(make_last, documents))
+        asked = zip(chain.from_iterable(shares), errors, strict=True)
+        return {number: error for number, error in asked if error is not None}
 
     def _try_prepare(
         self, number: int, item: Converted, folders: _Folders, prepared: dict[int, Prepared]

@@ -78,7 +78,9 @@ class Policy:
     recorded: str = ""
     """The release to ask; empty: the recording of the machine type's release."""
     run_emulator: bool = False
-    """Whether to ask the domain's own emulator instead, if the file is trusted: a hook runs as root."""
+    """Whether to ask the domain's own emulator instead, if the file is trusted: a hook runs as
+    root.
+    """
     state: str = STATE
     """Where the CPUs that started guests had are kept, to be compared when they are restored;
     empty: nowhere.

@@ -25,7 +25,10 @@ def _host(cpu: HostCpu) -> Iterator[str]:
     yield from _child("vendor", cpu.vendor)
     if cpu.identity is not None:
         numbers = cpu.identity
-        yield f"<signature family='{numbers.family}' model='{numbers.model}' stepping='{numbers.stepping}'/>"
+        yield (
+            f"<signature family='{numbers.family}' model='{numbers.model}' "
+            f"stepping='{numbers.stepping}'/>"
+        )
     for feature in cpu.features:
         policy = "" if feature.policy == "require" else f" policy={_quoted(feature.policy)}"
         yield f"<feature{policy} name={_quoted(feature.name)}/>"

@@ -50,8 +50,8 @@ def adapt(cpu: ExplicitCpu, source: Source, target: Source, machine: str | None 
     """The same CPU for the target's machine type (None: the one it has now).
 
     Properties that only the target has are off when they are features, and otherwise what the
-    target itself gives on the machine type of the source's release. Errors: `UnknownNameError` for a
-    machine type the target does not have.
+    target itself gives on the machine type of the source's release. Errors: `UnknownNameError` for
+    a machine type the target does not have.
     """
     must_run(target.arch, cpu.context.arch, target.label, cpu.request.where)
     arch = arch_of(target.arch)

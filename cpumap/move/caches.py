@@ -30,8 +30,8 @@ CacheLeaves = Mapping[str, Sequence[str]]
 CACHE_PROPERTIES = tuple(
     PropertyName(name)
     for name in (
-        "l3-cache", "topoext", "x-amd-topoext-features-only", "x-consistent-cache", "x-l1-cache-per-thread",
-        "x-vendor-cpuid-only", "x-vendor-cpuid-only-v2",
+        "l3-cache", "topoext", "x-amd-topoext-features-only", "x-consistent-cache",
+        "x-l1-cache-per-thread", "x-vendor-cpuid-only", "x-vendor-cpuid-only-v2",
     )
 )  # fmt: skip
 """The properties that act on these leaves, legacy-cache and vendor apart."""
@@ -57,7 +57,8 @@ def caches(
     for side, leaves in ((before, of_before), (after, of_after)):
         if leaves is None:
             unknown.append(
-                f"{side.label}: what it says about the caches of {_cache_table(side)} was not recorded"
+                f"{side.label}: what it says about the caches of {_cache_table(side)} was not "
+                f"recorded"
             )
     if of_before is None or of_after is None:
         return

@@ -1,5 +1,5 @@
-"""In which QEMUs a fact of `data/x86_64/drift.json` is true: known for those that were measured, taken
-to be so between two of them that agree, and else unknown.
+"""In which QEMUs a fact of `data/x86_64/drift.json` is true: known for those that were measured,
+taken to be so between two of them that agree, and else unknown.
 """
 
 from __future__ import annotations

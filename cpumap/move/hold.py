@@ -29,8 +29,8 @@ def hold(
     see differ.
 
     `cpu` names every property, as `resolve` does. With `only`, those are named, what was asked for,
-    and on another QEMU what its model has otherwise. Errors: `UnknownNameError` for a machine type the
-    target does not have.
+    and on another QEMU what its model has otherwise. Errors: `UnknownNameError` for a machine type
+    the target does not have.
     """
     moved = adapt(cpu, source, target.source, target.machine)
     prediction = foreseen(cpu, expansion.realised, moved, target)

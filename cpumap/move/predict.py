@@ -1,8 +1,8 @@
 """What a guest will see change when its CPU moves to another QEMU release, said before anything is
 started. Pure.
 
-The facts are data: `data/x86_64/drift.json` (what QEMU's code does in one release and not in another, each
-with its cause) and
+The facts are data: `data/x86_64/drift.json` (what QEMU's code does in one release and not in
+another, each with its cause) and
 `data/x86_64/caches.json` (what each release says about caches, which no property describes).
 """
 
@@ -150,9 +150,11 @@ def _by_rules(before: Side, after: Side, unknown: list[str]) -> Iterator[tuple[W
         elif known:
             for name, xor in rule["bits"].items():
                 yield read_where(name), int(xor, 16), cause_of(rule)
-    for rule in _rules("unknown", newer):
-        if crossed(rule, before, after) is not False:
-            unknown.append(cause_of(rule))
+    unknown.extend(
+        cause_of(rule)
+        for rule in _rules("unknown", newer)
+        if crossed(rule, before, after) is not False
+    )
 
 
 def _undefined(before: Side, after: Side) -> Iterator[PredictedDifference]:

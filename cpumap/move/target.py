@@ -45,8 +45,8 @@ def placed(
     """The CPU as it must be named where it will run, and what is to be said of it: what will differ
     there although that is allowed, and what this rests on.
 
-    `place` is the target's QEMU, open (None: the source). Errors: `DriftError`, `UnknownNameError` for a
-    machine type.
+    `place` is the target's QEMU, open (None: the source). Errors: `DriftError`, `UnknownNameError`
+    for a machine type.
     """
     source = platform.source
     place = place or source

@@ -32,8 +32,8 @@ def libvirt_cpu_args(request: CpuRequest, platform: Platform) -> tuple[str, ...]
     """`-cpu` and its value, then what `-global` options the request came with.
 
     The CPU map is libvirt's; QEMU is asked for the default CPU, for the models it has and for the
-    features it knows. `ResolveError` with libvirt's reason for what libvirt refuses, `UnknownNameError`
-    for a model or feature that is not in the map.
+    features it knows. `ResolveError` with libvirt's reason for what libvirt refuses,
+    `UnknownNameError` for a model or feature that is not in the map.
     """
     arch = arch_of(platform.source.arch)
     must_run(platform.source.arch, request.arch, platform.source.label, request.where)
@@ -125,7 +125,10 @@ def _phys_bits_refused(request: CpuRequest) -> str:
     if wanted.mode == "emulate" and wanted.bits is None:
         return "if using CPU maximum physical address mode='emulate', bits= must be specified too"
     if wanted.mode == "passthrough" and wanted.bits is not None:
-        return "CPU maximum physical address bits number specification cannot be used with mode='passthrough'"
+        return (
+            "CPU maximum physical address bits number specification cannot be used with "
+            "mode='passthrough'"
+        )
     return ""
 
 

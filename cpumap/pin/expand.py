@@ -32,9 +32,9 @@ def expand(request: CpuRequest, platform: Platform, *, must_realise: bool = True
 
     A running QEMU can make no other CPU than it has: where that need not be, its full expansion is
     taken instead, which leaves address bits and microcode revision to QEMU, and what is lacking is
-    known for the model alone. Errors: `UnknownNameError` for a model, feature or machine type nobody
-    knows, `ResolveError` for one that needs a host to be known and for what libvirt refuses to
-    define, `SourceError` when QEMU fails.
+    known for the model alone. Errors: `UnknownNameError` for a model, feature or machine type
+    nobody knows, `ResolveError` for one that needs a host to be known and for what libvirt refuses
+    to define, `SourceError` when QEMU fails.
     """
     refuse_topology(request)
     source, cpu_map = platform.source, platform.cpu_map
@@ -192,7 +192,10 @@ def _compiled(
     try:
         model = cpu_map.model(name, request.where)
     except UnknownNameError as err:
-        message = f"CPU model {name!r} is known neither to {source.label} nor to the CPU map {cpu_map.path}"
+        message = (
+            f"CPU model {name!r} is known neither to {source.label} nor to the CPU map "
+            f"{cpu_map.path}"
+        )
         raise UnknownNameError(message, request.where) from err
     parent = model.base
     while parent and parent not in definitions:

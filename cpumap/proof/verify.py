@@ -117,7 +117,8 @@ def verify(
 
     What is proven is that the explicit CPU there is what the request is on the source, not named
     explicitly. Errors:
-    `SourceError` when the source itself does not start this CPU, `UnknownNameError` for a machine type.
+    `SourceError` when the source itself does not start this CPU, `UnknownNameError` for a machine
+    type.
     """
     smp = smp_option(machine_topology(cpu.request))
     original = look(platform.source, expansion.context.machine, _original(cpu, expansion), smp)

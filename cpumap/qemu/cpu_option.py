@@ -90,8 +90,8 @@ def _options(text: str, where: str) -> dict[str, list[str]]:
         words = shlex.split(text)
     except ValueError as err:
         raise DomainError(f"not a command line: {err}", where) from err
-    for option, value in zip(words, [*words[1:], ""], strict=True):
-        option = "-machine" if option_name(option) == "-M" else option_name(option)
+    for word, value in zip(words, [*words[1:], ""], strict=True):
+        option = "-machine" if option_name(word) == "-M" else option_name(word)
         if option == "-enable-kvm":
             options["-accel"].append("kvm")
         elif option in options:

@@ -101,7 +101,9 @@ class Session:
         return answers
 
     def answers(self, commands: Iterable[Command]) -> list[Any]:
-        """As `pipeline`, but a command that QEMU refuses gives its `CommandFailedError` in place."""
+        """As `pipeline`, but a command that QEMU refuses gives its `CommandFailedError` in
+        place.
+        """
         batch = list(commands)
         return self._run(self._execute_all(batch), self.timeout + len(batch) * 0.05)
 

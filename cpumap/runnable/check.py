@@ -106,9 +106,9 @@ def check(
 
     host-model, match='minimum' and optional features are resolved against `host` first, as libvirt
     does; host-model without one means the host that the source runs on.
-    `here` is the machine that the source runs on, for who lacks a feature. Errors: `UnknownNameError`
-    for a model or machine type nobody knows, `InputError` for a recording without a host where one
-    is needed, `SourceError`.
+    `here` is the machine that the source runs on, for who lacks a feature. Errors:
+    `UnknownNameError` for a model or machine type nobody knows, `InputError` for a recording
+    without a host where one is needed, `SourceError`.
     """
     source, cpu_map = platform.source, platform.cpu_map
     unfit = topology_refused(request)

@@ -119,8 +119,14 @@ def _reason(checked: Checked) -> str:
     if checked.refused:
         return checked.refused
     if checked.forbidden:
-        return f"Host CPU provides forbidden features: {', '.join(lack.feature for lack in checked.forbidden)}"
-    return f"Host CPU does not provide required features: {', '.join(lack.feature for lack in checked.missing)}"
+        return (
+            f"Host CPU provides forbidden features: "
+            f"{', '.join(lack.feature for lack in checked.forbidden)}"
+        )
+    return (
+        f"Host CPU does not provide required features: "
+        f"{', '.join(lack.feature for lack in checked.missing)}"
+    )
 
 
 def _extra(platform: Platform, host: DescribedHost, request: CpuRequest) -> Iterator[PropertyName]:
@@ -146,9 +152,10 @@ def runnable_on_all(
     """The CPU that every host can run as this QEMU expands it, and the features that had to be
     disabled for that.
 
-    Each host is asked under the platform's machine type, else under the machine type that its description is of,
-    where this QEMU has it. QEMU's model of a name may have more than the CPU map's, and QEMU may
-    lack a feature that the hosts have. Errors: `ResolveError` when a host cannot run it even so.
+    Each host is asked under the platform's machine type, else under the machine type that its
+    description is of, where this QEMU has it. QEMU's model of a name may have more than the CPU
+    map's, and QEMU may lack a feature that the hosts have. Errors: `ResolveError` when a host
+    cannot run it even so.
     """
     disabled: list[str] = []
     known = {entry.name for entry in platform.source.machines()}

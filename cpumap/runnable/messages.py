@@ -112,8 +112,8 @@ def _known_messages(text: str) -> tuple[list[tuple[int, Reading]], str]:
     """Each message by its place in the text, and the text without them."""
     found: list[tuple[int, Reading]] = []
     for message in _messages():
-        for match in message.pattern.finditer(text):
-            found.append((match.start(), _reading(match, message.advice)))
+        matches = message.pattern.finditer(text)
+        found.extend((match.start(), _reading(match, message.advice)) for match in matches)
         text = message.pattern.sub(lambda match: " " * len(match[0]), text)
     return sorted(found, key=lambda entry: entry[0]), text
 

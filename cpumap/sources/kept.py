@@ -84,7 +84,9 @@ class Kept:
 
 
 def _put(path: Path, content: bytes) -> None:
-    """Renamed into its place, for the caller alone. A power failure may damage it: it is no loss."""
+    """Renamed into its place, for the caller alone. A power failure may damage it: it is no
+    loss.
+    """
     handle, name = tempfile.mkstemp(dir=path.parent)
     temporary = Path(name)
     try:

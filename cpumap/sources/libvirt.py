@@ -214,8 +214,8 @@ class Monitor:
         self.label = f"domain {domain.name()}"
 
     def execute(self, command: str, **arguments: object) -> Any:
-        """What QEMU returns for one command. Errors: `CommandFailedError`, and `SourceError` when the
-        guest is gone.
+        """What QEMU returns for one command. Errors: `CommandFailedError`, and `SourceError` when
+        the guest is gone.
         """
         answer = self._answer(command, arguments)
         if isinstance(answer, CommandFailedError):

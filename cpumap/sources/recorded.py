@@ -22,8 +22,8 @@ SCHEMA = "cpumap.expansions/1"
 
 _PARTS = frozenset(
     {
-        "qemu", "arch", "accel", "machines", "static", "spellings", "effects", "lacking", "like", "definition", "full",
-        "realised", "hidden",
+        "qemu", "arch", "accel", "machines", "static", "spellings", "effects", "lacking", "like",
+        "definition", "full", "realised", "hidden",
     }
 )  # fmt: skip
 """What a recording consists of, beside its schema and what was refused."""
@@ -66,8 +66,8 @@ def offered_by(stored: Recorded) -> str:
 
 
 class RecordedSource(Source):
-    """A `Source` over one file of `data/x86_64/expansions/`, or one that `cpumap record` wrote for the
-    user.
+    """A `Source` over one file of `data/x86_64/expansions/`, or one that `cpumap record` wrote for
+    the user.
     """
 
     own_host = False

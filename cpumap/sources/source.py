@@ -14,8 +14,8 @@ class Source(Protocol):
     """One QEMU on one accelerator, asked about any of its machine types.
 
     What kinds of sources differ in, each says of itself: nobody asks which kind it is.
-    Every method raises `SourceError` when the source fails and `UnknownNameError` for a machine type,
-    model or property that it does not have. Machine type arguments are canonical names, not
+    Every method raises `SourceError` when the source fails and `UnknownNameError` for a machine
+    type, model or property that it does not have. Machine type arguments are canonical names, not
     aliases.
     """
 

@@ -47,7 +47,9 @@ class Process:
         heard: Literal["stdout", "stderr"] = "stderr",
         timeout: float = 30.0,
     ) -> None:
-        """`heard` is what is kept of what the program says; `timeout`, in seconds, is for its start."""
+        """`heard` is what is kept of what the program says; `timeout`, in seconds, is for its
+        start.
+        """
         self._label = command[0]
         self._code: int | None = None
         self._told = b""
@@ -131,7 +133,9 @@ class Process:
 
 
 def _file_without_a_name() -> int:
-    """A descriptor of a file that is gone once it is closed: a pipe holds less than QEMU may say."""
+    """A descriptor of a file that is gone once it is closed: a pipe holds less than QEMU may
+    say.
+    """
     number, name = tempfile.mkstemp(prefix="cpumap-")
     Path(name).unlink()
     return number

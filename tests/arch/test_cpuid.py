@@ -37,8 +37,10 @@ CPU 1:
 """
 
 CPUDATA = """<cpudata arch='x86'>
-  <cpuid eax_in='0x00000000' ecx_in='0x00' eax='0x0000000d' ebx='0x756e6547' ecx='0x6c65746e' edx='0x49656e69'/>
-  <cpuid eax_in='0x00000001' ecx_in='0x00' eax='0x000306c3' ebx='0' ecx='0x00000003' edx='0x00000011'/>
+  <cpuid eax_in='0x00000000' ecx_in='0x00' eax='0x0000000d' ebx='0x756e6547'
+         ecx='0x6c65746e' edx='0x49656e69'/>
+  <cpuid eax_in='0x00000001' ecx_in='0x00' eax='0x000306c3' ebx='0'
+         ecx='0x00000003' edx='0x00000011'/>
   <cpuid eax_in='0x00000007' ecx_in='0x00' eax='0' ebx='0x00000020' ecx='0' edx='0x20000000'/>
   <msr index='0x10a' edx='0x00000000' eax='0x00000001'/>
 </cpudata>"""
@@ -146,7 +148,8 @@ vendor_id\t: AuthenticAMD
 cpu family\t: 25
 model\t\t: 1
 stepping\t: 1
-flags\t\t: fpu pclmulqdq sse4_1 tsc_deadline_timer cr8_legacy sha_ni constant_tsc nonstop_tsc rep_good
+flags\t\t: fpu pclmulqdq sse4_1 tsc_deadline_timer cr8_legacy sha_ni \
+constant_tsc nonstop_tsc rep_good
 
 processor\t: 1
 flags\t\t: avx

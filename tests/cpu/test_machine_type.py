@@ -23,7 +23,9 @@ R = Release
 
 NAMES = {
     "pc-q35-7.2": MachineType("pc-q35-7.2", "pc-q35", R((7, 2))),
-    "pc-i440fx-2.11+pve0": MachineType("pc-i440fx-2.11+pve0", "pc-i440fx", R((2, 11)), None, "+pve0"),
+    "pc-i440fx-2.11+pve0": MachineType(
+        "pc-i440fx-2.11+pve0", "pc-i440fx", R((2, 11)), None, "+pve0"
+    ),
     "pc-q35-9.2+pve1": MachineType("pc-q35-9.2+pve1", "pc-q35", R((9, 2)), None, "+pve1"),
     "pc-q35-noble-v2": MachineType("pc-q35-noble-v2", "pc-q35", None, "noble", "-v2"),
     "pc-i440fx-jammy-hpb": MachineType("pc-i440fx-jammy-hpb", "pc-i440fx", None, "jammy", "-hpb"),

@@ -271,7 +271,10 @@ def _fits_a_telephone(page: chromium.Page) -> None:
 
 def _filters_work(page: chromium.Page) -> None:
     def after(selector: str, text: str) -> list[str]:
-        script = "(e => { e.value = %s; e.dispatchEvent(new Event('input')) })(document.querySelector(%s))"
+        script = (
+            "(e => { e.value = %s; e.dispatchEvent(new Event('input')) "
+            "})(document.querySelector(%s))"
+        )
         page.value(script % (json.dumps(text), json.dumps(selector)))
         names: list[str] = page.value(
             "[...document.querySelectorAll('tr.guest td.name')].map(e => e.textContent)"

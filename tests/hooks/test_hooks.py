@@ -51,7 +51,14 @@ def hook(*words: str, given: str = "", **environment: str) -> subprocess.Complet
     env = {"PATH": "/usr/bin:/bin", "HOME": "/", **environment}
     root = TREE
     return subprocess.run(
-        command, input=given, capture_output=True, text=True, env=env, timeout=60, cwd=root
+        command,
+        input=given,
+        capture_output=True,
+        text=True,
+        env=env,
+        timeout=60,
+        cwd=root,
+        check=False,
     )
 
 
@@ -289,7 +296,13 @@ def test_no_locale_keeps_a_guest_from_running(policy: Path, locale: str) -> None
         words = [os.fsencode(word) for word in (*command, name, "start", "begin", "-")]
         env = {"LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
         done = subprocess.run(
-            words, input=DOMAIN.encode(), capture_output=True, env=env, timeout=60, cwd=TREE
+            words,
+            input=DOMAIN.encode(),
+            capture_output=True,
+            env=env,
+            timeout=60,
+            cwd=TREE,
+            check=False,
         )
         assert (done.returncode, done.stdout) == (0, b"")
         assert b"Traceback" not in done.stderr
@@ -324,7 +337,9 @@ def test_an_installed_hook_takes_no_module_from_where_it_is_called(
     for given, code in ((explicit, 0), (DOMAIN, 1)):
         call = [str(script), "--", "start", "begin", "-"]
         env = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(here)}
-        done = subprocess.run(call, input=given.encode(), timeout=60, cwd=here, env=env)
+        done = subprocess.run(
+            call, input=given.encode(), timeout=60, cwd=here, env=env, check=False
+        )
         assert done.returncode == code
     assert not (tmp_path / "entered").exists()
 
@@ -337,7 +352,7 @@ def test_an_installed_hook_without_cpumap_keeps_no_guest_from_running(
     script = tmp_path / "hooks/qemu.d/50-cpumap"
     script.write_text(script.read_text().replace("from cpumap.cli.main", "from cpumap.cli.gone"))
     call = [str(script), "web", "start", "begin", "-"]
-    done = subprocess.run(call, input=DOMAIN.encode(), timeout=60, capture_output=True)
+    done = subprocess.run(call, input=DOMAIN.encode(), timeout=60, capture_output=True, check=False)
     assert (done.returncode, done.stderr[:27]) == (0, b"cpumap: cannot be started: ")
 
 
@@ -350,8 +365,14 @@ def test_install_keeps_a_hook_of_the_users_own(tmp_path: Path, policy: Path, exp
     script = own.parent / "qemu.d/50-cpumap"
     call = [str(script), "web", "start", "begin", "-"]
     root = TREE
-    assert subprocess.run(call, input=explicit.encode(), timeout=60, cwd=root).returncode == 0
-    assert subprocess.run(call, input=DOMAIN.encode(), timeout=60, cwd=root).returncode == 1
+    assert (
+        subprocess.run(call, input=explicit.encode(), timeout=60, cwd=root, check=False).returncode
+        == 0
+    )
+    assert (
+        subprocess.run(call, input=DOMAIN.encode(), timeout=60, cwd=root, check=False).returncode
+        == 1
+    )
     assert main(["hook", "libvirt", "--install", *where]) == 0, "twice is as good as once"
     assert main(["hook", "libvirt", "--uninstall", *where]) == 0
     assert (script.exists(), own.read_text()) == (False, "#!/bin/sh\n")

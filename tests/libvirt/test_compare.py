@@ -218,7 +218,8 @@ CAPABILITIES = """<capabilities><host><cpu>
 DOMAIN_CAPABILITIES = """<domainCapabilities><arch>x86_64</arch><cpu>
   <mode name='host-model' supported='yes'><model fallback='forbid'>EPYC</model><vendor>AMD</vendor>
     <feature policy='require' name='ht'/><feature policy='disable' name='npt'/></mode>
-  <mode name='custom' supported='yes'><model usable='yes'>EPYC</model><model usable='no'>Penryn</model></mode>
+  <mode name='custom' supported='yes'><model usable='yes'>EPYC</model>
+    <model usable='no'>Penryn</model></mode>
 </cpu></domainCapabilities>"""
 
 

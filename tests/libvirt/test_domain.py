@@ -498,7 +498,10 @@ def test_wrapped_domains(wrapper: str) -> None:
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "iso-8859-1"])
 def test_encodings(encoding: str) -> None:
-    xml = f"<?xml version='1.0' encoding='{encoding.removesuffix('-sig')}'?>\n<!-- é --><cpu>\n{PENRYN}</cpu>"
+    xml = (
+        f"<?xml version='1.0' encoding='{encoding.removesuffix('-sig')}'?>\n<!-- é --><cpu>"
+        f"\n{PENRYN}</cpu>"
+    )
     request = parse_request(xml.encode(encoding))
     assert (request.model, request.where) == ("Penryn", "<stdin>:2")
     assert parse_request(xml).where == "<stdin>:2"

@@ -11,7 +11,10 @@ from cpumap.libvirt.domain import parse_request
 from cpumap.libvirt.edit import attribute, replace_cpu
 from cpumap.libvirt.layout import QEMU_NAMESPACE, WRAPPERS
 
-CPU = "<cpu mode='custom' match='exact'>\n  <model>Haswell</model>\n  <feature policy='disable' name='avx'/>\n</cpu>\n"
+CPU = (
+    "<cpu mode='custom' match='exact'>\n  <model>Haswell</model>\n  <feature "
+    "policy='disable' name='avx'/>\n</cpu>\n"
+)
 DECLARATION = f" xmlns:qemu='{QEMU_NAMESPACE}'"
 OURS = ("-global", "Haswell-x86_64-cpu.model-id=Intel, <no> 'TSX' & é")
 
@@ -198,7 +201,10 @@ def test_another_prefix_for_the_qemu_namespace() -> None:
 
 
 def test_the_qemu_namespace_as_the_default_one() -> None:
-    whole = f"<domain>{{}}<commandline xmlns='{QEMU_NAMESPACE}'>{{}}<env name='A' value='b'/></commandline></domain>"
+    whole = (
+        f"<domain>{{}}<commandline xmlns='{QEMU_NAMESPACE}'>{{}}<env name='A' value='b'/>"
+        f"</commandline></domain>"
+    )
     document = whole.format("", "<arg value='-s'/>").encode()
     written = replace_cpu(document, None, ("-a",)).decode()
     assert written == whole.format("", "<arg value='-s'/>").replace(

@@ -56,10 +56,12 @@ def domain(
     """A domain XML that libvirt takes, with these parts in it; of `PLAIN`, others if so wished."""
     said = {**PLAIN, **about}
     return (
-        f"<domain type='{said['kind']}'><name>cpumap-args</name><memory>219100</memory>{said['vcpu']}"
+        f"<domain type='{said['kind']}'><name>cpumap-args</name><memory>219100</memory>"
+        f"{said['vcpu']}"
         f"<os><type arch='{said['arch']}' "
         f"machine='{said['machine']}'>hvm</type></os><features>{features}</features>{cpu}"
-        f"<clock offset='utc'>{timers}</clock><devices><emulator>{said['emulator']}</emulator>{devices}</devices></domain>"
+        f"<clock offset='utc'>{timers}</clock><devices><emulator>{said['emulator']}</emulator>"
+        f"{devices}</devices></domain>"
     )
 
 
@@ -197,7 +199,8 @@ OTHER_FEATURES = (
     "<acpi/><pae/><hap state='on'/><vmport state='off'/>",
 )
 TIMERS = (
-    *(f"<timer name='{name}'{present}/>" for name in ("kvmclock", "hypervclock", "tsc", "hpet", "pit", "rtc")
+    *(f"<timer name='{name}'{present}/>"
+      for name in ("kvmclock", "hypervclock", "tsc", "hpet", "pit", "rtc")
       for present in ("", " present='yes'", " present='no'", " present='x'")),
     "<timer/>",
     "<timer name='x'/>",
@@ -278,7 +281,8 @@ def mixed_cases(count: int) -> Iterator[str]:
         features = chance.sample(hyperv, chance.randrange(len(hyperv)))
         yield domain(
             chance.choice(cpus).format("".join(chance.sample(inside, 2))),
-            f"<hyperv mode='{chance.choice(('custom', 'passthrough'))}'>{''.join(features)}</hyperv>"
+            f"<hyperv mode='{chance.choice(('custom', 'passthrough'))}'>"
+            f"{''.join(features)}</hyperv>"
             f"<kvm>{''.join(chance.sample(kvm, 3))}</kvm><apic eoi='on'/><pvspinlock "
             "state='off'/><pmu state='off'/>",
             "".join(chance.sample(TIMERS[:24:4] + TIMERS[1:24:4] + TIMERS[2:24:4], 3)),

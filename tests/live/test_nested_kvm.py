@@ -39,7 +39,8 @@ LOOK = """
 import base64, json, sys
 from cpumap.proof.guest import probe_records
 for qemu, machine, arguments in json.loads(sys.argv[1]):
-    print(base64.b64encode(probe_records(qemu, machine, arguments, accel="kvm", timeout=120)).decode())
+    records = probe_records(qemu, machine, arguments, accel="kvm", timeout=120)
+    print(base64.b64encode(records).decode())
 """
 LACKING: dict[PropertyName, Value] = {
     PropertyName(name): False

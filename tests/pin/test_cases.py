@@ -1,5 +1,5 @@
-"""Golden cases: what `cpumap translate` writes for the domains in tests/pin/cases, each directory one
-case.
+"""Golden cases: what `cpumap translate` writes for the domains in tests/pin/cases, each directory
+one case.
 
     domain.xml        its first comment says what the case pins
     context           command-line options, shell-quoted, one to a line; one of them is --recorded

@@ -317,7 +317,10 @@ def test_a_guest_that_does_not_end_is_ended(qemu: Path) -> None:
 @pytest.mark.live
 def test_an_interrupt_leaves_no_process(qemu: Path) -> None:
     token = f"interrupted-{time.monotonic_ns()}"
-    code = "import sys; from cpumap.proof.guest import probe; probe(sys.argv[1], 'q35', sys.argv[2:], accel='tcg')"
+    code = (
+        "import sys; from cpumap.proof.guest import probe; probe(sys.argv[1], 'q35', "
+        "sys.argv[2:], accel='tcg')"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", code, qemu, "-S", "-name", token], cwd=TREE, stderr=subprocess.PIPE
     ) as python:

@@ -225,7 +225,10 @@ def test_described_hosts() -> None:
 
 
 def test_capabilities_say_nothing_of_what_kvm_emulates() -> None:
-    capabilities = b"<capabilities><host><cpu><arch>x86_64</arch><model>Haswell</model></cpu></host></capabilities>"
+    capabilities = (
+        b"<capabilities><host><cpu><arch>x86_64</arch><model>Haswell</model></cpu>"
+        b"</host></capabilities>"
+    )
     host = read_described(capabilities, CPU_MAP, name="caps.xml")
     assert not host.by_qemu
     assert host.gives(PropertyName("x2apic"))

@@ -1,4 +1,6 @@
-"""`explain` on what people paste: messages of QEMU 5.2 to 11.1, libvirt, KubeVirt, Nova, /proc/cpuinfo."""
+"""`explain` on what people paste: messages of QEMU 5.2 to 11.1, libvirt, KubeVirt, Nova,
+/proc/cpuinfo.
+"""
 
 from __future__ import annotations
 
@@ -15,21 +17,29 @@ CPU_MAP = load_cpu_map()
 HT = "ht"
 MESSAGES: tuple[tuple[str, str], ...] = (
     # QEMU: what it cannot give, in its releases' spellings
-    ("qemu-system-x86_64: warning: host doesn't support requested feature: CPUID.07H:EBX.hle [bit 4]", "hle"),
+    ("qemu-system-x86_64: warning: host doesn't support requested feature: CPUID.07H:EBX.hle [bit "
+     "4]", "hle"),
     ("warning: host doesn't support requested feature: CPUID.80000001H:ECX.svm [bit 2]", "svm"),
     ("warning: TCG doesn't support requested feature: CPUID.01H:ECX.x2apic [bit 21]", "x2apic"),
-    ("warning: TCG doesn't support requested feature: CPUID[eax=07h,ecx=00h].EBX.rtm [bit 11]", "rtm"),
-    ("warning: host doesn't support requested feature: CPUID[eax=80000007h].EDX.invtsc [bit 8]", "invtsc"),
-    ("warning: host doesn't support requested feature: MSR(48DH).vmx-posted-intr [bit 7]", "vmx-posted-intr"),
+    ("warning: TCG doesn't support requested feature: CPUID[eax=07h,ecx=00h].EBX.rtm [bit 11]",
+     "rtm"),
+    ("warning: host doesn't support requested feature: CPUID[eax=80000007h].EDX.invtsc [bit 8]",
+     "invtsc"),
+    ("warning: host doesn't support requested feature: MSR(48DH).vmx-posted-intr [bit 7]",
+     "vmx-posted-intr"),
     ("warning: host doesn't support requested feature: MSR(10AH).rdctl-no [bit 0]", "rdctl-no"),
     ("warning: host doesn't support requested feature: MSR(10Ah) [bit 3]", "skip-l1dfl-vmentry"),
     ("warning: host doesn't support requested feature: CPUID.07H:EBX [bit 16]", "avx512f"),
     ("warning: TCG doesn't support requested feature: CPUID.01H:EDX.ht [bit 28]", "ht"),
-    ("warning: This feature depends on other features that were not requested: CPUID.07H:ECX.vaes [bit 9]", "vaes"),
-    ("warning: This feature depends on other features that were not requested: CPUID.0DH:EAX.xsavec [bit 1]", "xsavec"),
+    ("warning: This feature depends on other features that were not requested: CPUID.07H:ECX.vaes "
+     "[bit 9]", "vaes"),
+    ("warning: This feature depends on other features that were not requested: "
+     "CPUID.0DH:EAX.xsavec [bit 1]", "xsavec"),
     # QEMU: names that it does not have
-    ("qemu-system-x86_64: can't apply global Haswell-x86_64-cpu.foo=on: Property 'Haswell-x86_64-cpu.foo' not found", "?foo"),
-    ("qemu-system-x86_64: can't apply global EPYC-x86_64-cpu.vgif=on: Property 'EPYC-x86_64-cpu.vgif' not found", "vgif"),
+    ("qemu-system-x86_64: can't apply global Haswell-x86_64-cpu.foo=on: Property "
+     "'Haswell-x86_64-cpu.foo' not found", "?foo"),
+    ("qemu-system-x86_64: can't apply global EPYC-x86_64-cpu.vgif=on: Property "
+     "'EPYC-x86_64-cpu.vgif' not found", "vgif"),
     ("Property 'Haswell-x86_64-cpu.avx10' not found", "avx10"),
     ("qemu-system-i386: Property 'qemu32-i386-cpu.avx2' not found", "avx2"),
     ("qemu-system-x86_64: Property '.avx512-fp16' not found", "avx512-fp16"),
@@ -38,7 +48,8 @@ MESSAGES: tuple[tuple[str, str], ...] = (
     # QEMU: other refusals
     ("error: State blocked by non-migratable CPU device (invtsc flag)", "invtsc"),
     ("State blocked by non-migratable CPU device", "!"),
-    ("qemu-system-x86_64: warning: This family of AMD CPU doesn't support hyperthreading(2). Please configure "
+    ("qemu-system-x86_64: warning: This family of AMD CPU doesn't support hyperthreading(2). "
+     "Please configure "
      "-smp options properly or try enabling topoext feature.", "topoext"),
     ("qemu-system-x86_64: phys-bits should be between 32 and 52  (but is 99)", "!"),
     ("warning: Host physical bits (46) does not match phys-bits property (40)", "!"),
@@ -46,12 +57,17 @@ MESSAGES: tuple[tuple[str, str], ...] = (
     ("qemu-system-x86_64: error: failed to set MSR 0x48b to 0x159ff00000000", "!"),
     ("Hyper-V synthetic timers (hv-stimer) requires Hyper-V clocksources (hv-time)", "hv-stimer"),
     # libvirt
-    ("error: operation failed: guest CPU doesn't match specification: missing features: rtm,hle", "rtm hle"),
+    ("error: operation failed: guest CPU doesn't match specification: missing features: rtm,hle",
+     "rtm hle"),
     ("guest CPU doesn't match specification: extra features: ht,cmp_legacy", "ht cmp_legacy"),
-    ("guest CPU doesn't match specification: missing features: a-b,svm,extra features: ht", "svm ht ?a-b"),
-    ("guest CPU doesn't match specification: missing features: rtm,no-such-feature,hle", "rtm hle ?no-such-feature"),
-    ("the CPU is incompatible with host CPU: Host CPU does not provide required features: mpx.", "mpx !"),
-    ("unsupported configuration: guest and host CPU are not compatible: Host CPU does not provide required "
+    ("guest CPU doesn't match specification: missing features: a-b,svm,extra features: ht",
+     "svm ht ?a-b"),
+    ("guest CPU doesn't match specification: missing features: rtm,no-such-feature,hle",
+     "rtm hle ?no-such-feature"),
+    ("the CPU is incompatible with host CPU: Host CPU does not provide required features: mpx.",
+     "mpx !"),
+    ("unsupported configuration: guest and host CPU are not compatible: Host CPU does not provide "
+     "required "
      "features: pcid, erms, invpcid; try using 'Nehalem' CPU model", "pcid erms invpcid !"),
     ("Host CPU does not provide required features: 'vaes', 'fsrm'", "vaes fsrm"),
     ("Host CPU provides forbidden feature 'mpx'", "mpx"),
@@ -63,23 +79,33 @@ MESSAGES: tuple[tuple[str, str], ...] = (
     ("CPU feature cmt not found", "cmt"),
     ("unsupported configuration: CPU model 'EPYC-Rome' not supported by hypervisor", "=EPYC-Rome"),
     ("error: host CPU vendor does not match required CPU vendor Intel", "!"),
-    ("unsupported configuration: CPU mode 'host-passthrough' for x86_64 qemu domain on x86_64 host is not "
+    ("unsupported configuration: CPU mode 'host-passthrough' for x86_64 qemu domain on x86_64 "
+     "host is not "
      "supported by hypervisor", "!"),
     ("error: unsupported configuration: Target CPU feature count 12 does not match source 14", "!"),
-    ("error: unsupported configuration: Target CPU feature svm does not match source vmx", "svm vmx"),
+    ("error: unsupported configuration: Target CPU feature svm does not match source vmx",
+     "svm vmx"),
     ("error: unsupported configuration: Target CPU feature policy 3 does not match source 2", "!"),
-    ("error: unsupported configuration: Target CPU model Haswell does not match source Skylake-Client", "=Haswell"),
-    ("error: unsupported configuration: Target CPU mode host-model does not match source custom", "!"),
-    ("Error starting domain: the CPU is incompatible with host CPU: Host CPU does not provide required features: "
-     "svm\n\nTraceback (most recent call last):\n  File \"/usr/share/virt-manager/virtManager/asyncjob.py\", line 72",
+    ("error: unsupported configuration: Target CPU model Haswell does not match source "
+     "Skylake-Client", "=Haswell"),
+    ("error: unsupported configuration: Target CPU mode host-model does not match source custom",
+     "!"),
+    ("Error starting domain: the CPU is incompatible with host CPU: Host CPU does not provide "
+     "required features: "
+     "svm\n\nTraceback (most recent call last):\n  File "
+     "\"/usr/share/virt-manager/virtManager/asyncjob.py\", line 72",
      "svm !"),
     # KubeVirt, Nova
-    ("0/3 nodes are available: 3 node(s) didn't match node selector cpu-feature.node.kubevirt.io/vmx", "vmx"),
-    ("node(s) didn't match cpu-model.node.kubevirt.io/Skylake-Server-IBRS=true", "=Skylake-Server-IBRS"),
+    ("0/3 nodes are available: 3 node(s) didn't match node selector "
+     "cpu-feature.node.kubevirt.io/vmx", "vmx"),
+    ("node(s) didn't match cpu-model.node.kubevirt.io/Skylake-Server-IBRS=true",
+     "=Skylake-Server-IBRS"),
     ("host-model: cpu-model-migration.node.kubevirt.io/Haswell-noTSX", "=Haswell-noTSX"),
-    ("nova.exception.InvalidCPUInfo: Configured CPU model: Cascadelake-Server is not compatible with host CPU. "
+    ("nova.exception.InvalidCPUInfo: Configured CPU model: Cascadelake-Server is not compatible "
+     "with host CPU. "
      "Please correct your config and try again.", "=Cascadelake-Server"),
-    ("nova.exception.InvalidCPUInfo: Unacceptable CPU info: CPU doesn't have compatibility.\n\n0\n\nRefer to …", "!"),
+    ("nova.exception.InvalidCPUInfo: Unacceptable CPU info: CPU doesn't have "
+     "compatibility.\n\n0\n\nRefer to …", "!"),
     # names in any spelling, bits by leaf, register and number
     ("ept vpid nonstop_tsc", "vmx-ept vmx-vpid invtsc"),
     ("ibt user_shstk", "cet-ibt cet-ss"),

@@ -45,4 +45,7 @@ class Case:
 
 
 def model(name: str, inside: str = "", attributes: str = "") -> str:
-    return f"<cpu check='none' match='exact'><model fallback='forbid'{attributes}>{name}</model>{inside}</cpu>"
+    return (
+        f"<cpu check='none' match='exact'><model fallback='forbid'{attributes}>"
+        f"{name}</model>{inside}</cpu>"
+    )

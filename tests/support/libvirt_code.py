@@ -65,7 +65,9 @@ class LibvirtCode:
         return str(self._ask("decode", data=data, guest=guest, models=models))
 
     def update(self, host: str, cpu: str, models: Blocked | None = None) -> str:
-        """The guest's `<cpu>` resolved as before a start, on a host-model. Raises `RefusedError`."""
+        """The guest's `<cpu>` resolved as before a start, on a host-model. Raises
+        `RefusedError`.
+        """
         return str(self._ask("update", host=host, cpu=cpu, models=models))
 
     def _ask(self, ask: str, **arguments: Any) -> Any:

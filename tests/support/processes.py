@@ -10,7 +10,9 @@ from pathlib import Path
 
 def running(token: str) -> list[int]:
     """The processes with this word in their command line, zombies apart."""
-    found = subprocess.run(["pgrep", "-f", token], capture_output=True, text=True).stdout.split()
+    found = subprocess.run(
+        ["pgrep", "-f", token], capture_output=True, text=True, check=False
+    ).stdout.split()
     return [int(number) for number in found if _state(number) not in ("Z", "")]
 
 

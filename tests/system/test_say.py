@@ -70,6 +70,7 @@ def _run(words: list[str], **environment: str) -> subprocess.CompletedProcess[by
         capture_output=True,
         timeout=60,
         env={**os.environ, **environment},
+        check=False,
     )
 
 

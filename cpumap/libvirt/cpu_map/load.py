@@ -52,8 +52,8 @@ def load_cpu_map(path: Path | str | None = None, arch: str = "x86_64") -> CpuMap
     """The CPU map of a directory with an index.xml, or of one XML file; None: the shipped map.
 
     Of a map that is given, the names of its features are read at once, so that whoever names it
-    hears when it is none. Raises `CpuMapError` for a map that cannot be read, `UnknownNameError` for an
-    architecture it does not have.
+    hears when it is none. Raises `CpuMapError` for a map that cannot be read, `UnknownNameError`
+    for an architecture it does not have.
     """
     if path is None:
         return cpu_map_at(shipped_cpu_map(), arch)

@@ -75,7 +75,9 @@ class CpuMap(Frozen):
         return self.definitions.models()
 
     def model(self, name: str, where: str = "") -> Model:
-        """The model of this name. Raises `UnknownNameError`; `where` is the place that mentions it."""
+        """The model of this name. Raises `UnknownNameError`; `where` is the place that mentions
+        it.
+        """
         try:
             return self.models[name]
         except KeyError:
@@ -84,8 +86,8 @@ class CpuMap(Frozen):
             ) from None
 
     def feature(self, name: str, where: str = "") -> Feature:
-        """The feature of this name or QEMU spelling. Raises `UnknownNameError`; `where` is the place
-        that mentions it.
+        """The feature of this name or QEMU spelling. Raises `UnknownNameError`; `where` is the
+        place that mentions it.
         """
         feature = self.features.get(self.feature_of(PropertyName(name)))
         if feature is None:

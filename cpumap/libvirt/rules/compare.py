@@ -38,8 +38,8 @@ class Comparison:
 
 
 def compare(host: HostCpu, cpu: Cpu, cpu_map: CpuMap) -> Comparison:
-    """Whether the host can provide the CPU. Raises `UnknownNameError` for a model or feature that the
-    map lacks.
+    """Whether the host can provide the CPU. Raises `UnknownNameError` for a model or feature that
+    the map lacks.
     """
     if not runs(host.arch, cpu.arch):
         return Comparison("incompatible", f"CPU arch {cpu.arch} does not match host arch")
@@ -86,8 +86,8 @@ def features_of_cpu(cpu: Cpu, cpu_map: CpuMap) -> frozenset[FeatureName]:
 
 
 def feature_named(feature: FeaturePolicy, cpu: Cpu, cpu_map: CpuMap) -> FeatureName:
-    """libvirt's name of a feature that a CPU mentions. Raises `UnknownNameError` with the place that
-    does.
+    """libvirt's name of a feature that a CPU mentions. Raises `UnknownNameError` with the place
+    that does.
     """
     file, colon, _ = cpu.where.rpartition(":")
     return cpu_map.feature(

@@ -58,8 +58,9 @@ def decode(
 ) -> HostCpu | CpuRequest:
     """The CPU with these CPUID data: a `HostCpu`, or a `CpuRequest` that a guest can be given.
 
-    Only `models` are used if given, each without its `blockers`. A host's model never has a feature that the host lacks; a
-    guest's may, and the feature is then disabled. Raises `ResolveError` when no model fits.
+    Only `models` are used if given, each without its `blockers`. A host's model never has a feature
+    that the host lacks; a guest's may, and the feature is then disabled. Raises `ResolveError` when
+    no model fits.
     """
     known = known_from(data, cpu_map)
     if cpu_map.words is not None:

@@ -20,8 +20,8 @@ def update(host: HostCpu, request: CpuRequest, cpu_map: CpuMap) -> CpuRequest:
 
     host-model and match='minimum' become the host's model and features, with the request's own on
     top; an optional feature becomes required where the host has it, else disabled. host-passthrough
-    and maximum stay as they are. Raises `UnknownNameError`, and `ResolveError` when the host cannot be
-    described.
+    and maximum stay as they are. Raises `UnknownNameError`, and `ResolveError` when the host cannot
+    be described.
     """
     return without_lost(on_host(host, request, cpu_map), cpu_map)
 
