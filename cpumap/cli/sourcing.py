@@ -69,7 +69,8 @@ def add_cpu_map_option(parser: argparse._ActionsContainer) -> None:
 
 
 def open_cpu_map(arguments: argparse.Namespace) -> CpuMap:
-    """The CPU map of --cpu-map as it is, or the one shipped as the libvirt that is meant sees it.
+    """The CPU map of --cpu-map as it is, or the one shipped as the libvirt that is meant sees
+    it.
     """
     cpu_map = load_cpu_map(arguments.cpu_map)
     if arguments.cpu_map and not arguments.libvirt:

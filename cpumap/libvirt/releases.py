@@ -77,7 +77,8 @@ def lost_by(model: str, words: Words) -> tuple[FeatureName, ...]:
 
 
 def lost_features(model: Model, cpu_map: CpuMap) -> tuple[FeatureName, ...]:
-    """What the libvirt that is meant, else the map, says the model has lost. Errors as `lost_by`.
+    """What the libvirt that is meant, else the map, says the model has lost. Errors as
+    `lost_by`.
     """
     return model.removed if cpu_map.words is None else lost_by(model.name, cpu_map.words)
 

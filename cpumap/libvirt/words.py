@@ -1,4 +1,5 @@
-"""CPU maps seen by one libvirt: a `<feature>` that it does not know keeps a domain from starting.
+"""CPU maps seen by one libvirt: a `<feature>` that it does not know keeps a domain from
+starting.
 """
 
 from __future__ import annotations

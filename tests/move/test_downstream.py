@@ -1,4 +1,5 @@
-"""Machine types of distributions: known to their own QEMU, never taken for a release of upstream's.
+"""Machine types of distributions: known to their own QEMU, never taken for a release of
+upstream's.
 """
 
 from __future__ import annotations
