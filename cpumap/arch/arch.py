@@ -12,7 +12,7 @@ from cpumap.cpu.machine_type import release
 from cpumap.cpu.names import Accel, FeatureName, Property, PropertyName, Value
 from cpumap.cpu.request import CpuRequest
 from cpumap.cpu.topology import Topology
-from cpumap.errors import ResolveError
+from cpumap.errors import ArchitectureError, ResolveError
 
 Judge = Literal["expanded again", "realised", "seen by a guest"]
 """Who is asked whether an explicit CPU holds."""
@@ -151,6 +151,17 @@ class Arch(Frozen):
         `custom` was proposed to QEMU for what became `base`.
         """
         return frozenset({self.bare, "custom"}) if self.bare else frozenset()
+
+    @property
+    def bare_model(self) -> str:
+        """The model that has nothing by itself, to measure features on. Errors:
+        `ArchitectureError` where QEMU has none.
+        """
+        if self.bare is None:
+            raise ArchitectureError(
+                f"QEMU has no {self.name} model without features, on which they could be measured"
+            )
+        return self.bare
 
     def typename(self, model: str) -> str:
         """The QOM type of a model: `Haswell-x86_64-cpu`."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from cpumap.arch.known import arch_of
 from cpumap.arch.x86.cpuid import CpuidData
 from cpumap.arch.x86.cpuid_formats import read_cpuid
 from cpumap.arch.x86.own_cpu import own_data
@@ -130,7 +131,7 @@ def _one_request(file: str, cpu_map: CpuMap) -> CpuRequest:
     return CpuRequest(
         arch=cpu.arch,
         mode="custom",
-        model=cpu.model or "base",
+        model=cpu.model or arch_of(cpu.arch).bare_model,
         features=cpu.features,
         where=cpu.where,
     )

@@ -24,7 +24,7 @@ from cpumap.libvirt.cpu_map.load import load_cpu_map
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.domain import cpu_children, request_of
 from cpumap.libvirt.edit import Edit, cpu_edits, edited
-from cpumap.libvirt.layout import Layout
+from cpumap.libvirt.layout import WRAPPERS, Layout
 from cpumap.libvirt.words import libvirt_map
 from cpumap.pin.expand import refuse_topology
 from cpumap.pin.resolve import DEFAULT_CHOICES, Choices, resolve
@@ -294,7 +294,7 @@ def _foreign(document: Document) -> str:
     if root.tag == "domstatus":
         return "the state of a running guest, not its definition"
     domain = root if root.tag == "domain" else root.find("domain")
-    if root.tag not in ("domain", "domainsnapshot", "domaincheckpoint") or domain is None:
+    if root.tag not in ("domain", *WRAPPERS) or domain is None:
         return f"<{root.tag}> holds no domain"
     if domain.get("type") not in ("kvm", "qemu", None):
         return f"domain type '{domain.get('type')}' has no QEMU CPU"

@@ -50,9 +50,6 @@ _VENDOR = PropertyName("vendor")
 _NUMBERS = tuple(map(PropertyName, ("family", "model", "stepping")))
 
 
-_NOT_PREDEFINED = frozenset({"base", "custom", "host", "max"})
-
-
 @dataclass(frozen=True, slots=True)
 class OptionEffect:
     """What an option of the machine or the CPU does to what can be enabled."""
@@ -127,7 +124,7 @@ def available(platform: Platform, here: ThisMachine, *, options: bool = True) ->
         model=model,
         stepping=stepping,
         phys_bits=_phys_bits(source, name),
-        models={d.name: d.unavailable for d in definitions if d.name not in _NOT_PREDEFINED},
+        models={d.name: d.unavailable for d in definitions if _is_predefined(d.name, source)},
         best=best,
         options=tuple(option_effects(source, name)) if options else (),
         breaches=(*refused, *breaches),
@@ -147,7 +144,9 @@ def _shown(
     asked = {
         PropertyName(name): value for name, value in {"migratable": migratable, **props}.items()
     }
-    return _switched_on(source.expand(machine, CpuModel("max", asked), "static").props)
+    return _switched_on(
+        source.expand(machine, CpuModel(arch_of(source.arch).maximum, asked), "static").props
+    )
 
 
 def _switched_on(properties: Mapping[PropertyName, Value]) -> frozenset[PropertyName]:
@@ -162,7 +161,7 @@ def _features(
 
     `max` leaves out what does not suit every guest: kvm-hint-dedicated, topoext, lmce.
     """
-    static = source.expand(machine, CpuModel("base"), "static").props
+    static = source.expand(machine, CpuModel(arch_of(source.arch).bare_model), "static").props
     everything = frozenset(name for name, value in static.items() if isinstance(value, bool))
     refused: list[str] = []
     for without in _FATAL:
@@ -188,7 +187,7 @@ def _given(source: Source, machine: str, asked: frozenset[PropertyName]) -> froz
             PropertyName("family"): 6,
             **dict.fromkeys(sorted(asked), True),
         }
-        realised = source.realise(machine, CpuModel("base", props))
+        realised = source.realise(machine, CpuModel(arch_of(source.arch).bare_model, props))
         given = frozenset(
             n for n in asked if realised.properties[n] is True and n not in realised.filtered
         )
@@ -213,9 +212,19 @@ def _emulated(
 def _phys_bits(source: Source, machine: str) -> int | None:
     props: dict[PropertyName, Value] = {PropertyName("lm"): True, _HOST_PHYS_BITS: True}
     try:
-        return int(source.realise(machine, CpuModel("base", props)).properties[_PHYS_BITS])
+        return int(
+            source.realise(machine, CpuModel(arch_of(source.arch).bare_model, props)).properties[
+                _PHYS_BITS
+            ]
+        )
     except SourceError:
         return None
+
+
+def _is_predefined(model: str, source: Source) -> bool:
+    """Whether QEMU says what the model is: neither the host, nor everything, nor nothing."""
+    arch = arch_of(source.arch)
+    return model not in arch.host_models | arch.without_features
 
 
 def _best(
@@ -233,7 +242,9 @@ def _best(
     """
     candidates = []
     for definition in definitions:
-        if definition.unavailable or definition.alias_of or definition.name in _NOT_PREDEFINED:
+        if definition.unavailable or definition.alias_of:
+            continue
+        if not _is_predefined(definition.name, source):
             continue
         if _other_vendor(definition.name, vendor, cpu_map):
             continue
@@ -243,7 +254,7 @@ def _best(
             (len(features - own), unversioned, definition.name, sorted(features - own))
         )
     if not candidates:
-        return CpuModel("base", dict.fromkeys(sorted(features), True))
+        return CpuModel(arch_of(source.arch).bare_model, dict.fromkeys(sorted(features), True))
     _, _, name, extra = min(candidates)
     return CpuModel(name, dict.fromkeys(extra, True))
 
@@ -279,7 +290,9 @@ def option_effects(source: Source, machine: str) -> Iterator[OptionEffect]:
     yield OptionEffect("pmu=off", without - shown, shown - without)
     for value in (True, False):
         props: dict[PropertyName, Value] = {PropertyName("lm"): True, _HOST_PHYS_BITS: value}
-        bits = source.realise(machine, CpuModel("base", props)).properties[_PHYS_BITS]
+        bits = source.realise(machine, CpuModel(arch_of(source.arch).bare_model, props)).properties[
+            _PHYS_BITS
+        ]
         yield OptionEffect(f"host-phys-bits={'on' if value else 'off'}", values={_PHYS_BITS: bits})
 
 

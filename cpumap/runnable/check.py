@@ -12,7 +12,7 @@ from cpumap.arch.known import arch_of
 from cpumap.cpu.bits import Bit, CpuidBits, place
 from cpumap.cpu.expansion import Context, CpuModel, Expansion
 from cpumap.cpu.host import UNKNOWN_MACHINE, HostCpu, ThisMachine
-from cpumap.cpu.names import FeatureName, Property, PropertyName
+from cpumap.cpu.names import FeatureName, Property, PropertyName, Value
 from cpumap.cpu.origin import OPTIONAL, Origin, origin
 from cpumap.cpu.request import CpuRequest, FeaturePolicy
 from cpumap.errors import InputError, SourceError
@@ -248,9 +248,9 @@ def _expansion(request: CpuRequest, platform: Platform) -> tuple[Expansion, str]
     if not _is_shown(expansion):
         unproven = f"{source.label} makes no other CPU than its own: {UNTRIED}"
         expansion = replace(expansion, realised=expansion.full)
-    most = source.expand(
-        expansion.context.machine, CpuModel("max", {PropertyName("migratable"): False}), "static"
-    ).props
+    arch = arch_of(source.arch)
+    every: dict[PropertyName, Value] = {arch.migratable: False} if arch.migratable else {}
+    most = source.expand(expansion.context.machine, CpuModel(arch.maximum, every), "static").props
     added = (p.name for p in expansion.asked if p.value is True and most.get(p.name) is False)
     missing = [
         *expansion.definition.unavailable,
@@ -380,7 +380,8 @@ def _forbidden(
         return ()
     cpu_map = platform.cpu_map
     if host is None:
-        most = platform.source.expand(context.machine, CpuModel("max"), "static").props
+        every = CpuModel(arch_of(platform.source.arch).maximum)
+        most = platform.source.expand(context.machine, every, "static").props
         there = [
             feature for feature in wanted if most.get(cpu_map.property_of(feature.name)) is True
         ]

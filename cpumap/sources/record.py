@@ -95,7 +95,7 @@ def _vendors(reference: Source) -> dict[str, str]:
 
 
 def _stored(source: QemuSource, answers: _Answers) -> Facts:
-    spellings = _spellings(answers, answers.first[_bare(source)])
+    spellings = _spellings(answers, answers.first[source.kind.bare_model])
     stored: Facts = {
         "schema": SCHEMA,
         "qemu": source.version,
@@ -117,7 +117,7 @@ def _stored(source: QemuSource, answers: _Answers) -> Facts:
     }
     tables = _table_names(stored)
     definition = {t: _underived(source, answers, t) for t in tables}
-    stored["like"] = likes(definition[tables[0]], _bare(source))
+    stored["like"] = likes(definition[tables[0]], source.kind.bare_model)
     stored["definition"] = factorise(definition, stored)
     stored["hidden"] = factorise({t: _hidden(source, answers, t) for t in tables}, stored)
     stored["full"] = factorise({t: _unspelled(answers.full(t), spellings) for t in tables}, stored)
@@ -212,7 +212,7 @@ def _underived(source: QemuSource, answers: _Answers, table: str) -> ByModel:
 
 def _ask_effects(source: QemuSource, answers: _Answers) -> None:
     machine = next(iter(answers.changes))
-    bare = _bare(source)
+    bare = source.kind.bare_model
     base = answers.first[bare]
     switches = [
         name
@@ -243,15 +243,6 @@ def _ask_effects(source: QemuSource, answers: _Answers) -> None:
     if source.accel == "tcg":
         lacking = source.realise(machine, CpuModel(bare, everything)).filtered
         answers.lacking = dict(sorted(lacking.items()))
-
-
-def _bare(source: QemuSource) -> str:
-    if source.kind.bare is None:
-        raise SourceError(
-            f"{source.label} cannot be recorded: what features do to each other is measured on a"
-            f" model without features, and {source.arch} has none"
-        )
-    return source.kind.bare
 
 
 def _hidden(source: QemuSource, answers: _Answers, table: str) -> ByModel:

@@ -55,13 +55,14 @@ def derived_definition(
 
 def offered_by(stored: Recorded) -> str:
     """The digest of what the recorded QEMU offers, as a live one's is made."""
+    arch = arch_of(stored["arch"])
     first = next(entry["table"] for entry in stored["machines"].values() if entry["table"])
     definitions = Layer(stored["definition"], stored["like"])
     typenames = [
-        str(definitions.facts(model, first).get("typename", f"{model}-{stored['arch']}-cpu"))
+        str(definitions.facts(model, first).get("typename", arch.typename(model)))
         for model in stored["like"]
     ]
-    bare = Layer(stored["full"], stored["like"]).facts("base", first)
+    bare = Layer(stored["full"], stored["like"]).facts(arch.bare_model, first)
     return digest_of(stored["machines"], typenames, with_spellings(bare, stored["spellings"]))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,12 @@ def test_who_runs_whom() -> None:
         must_run("x86_64", "aarch64", "QEMU 7.2.22", "vm.xml:3")
     assert str(raised.value) == "vm.xml:3: the CPU is one of aarch64, and QEMU 7.2.22 is x86_64"
     assert raised.value.exit_code == 2
+
+
+def test_a_model_without_features_is_there_or_that_is_said() -> None:
+    assert X86_64.bare_model == "base"
+    with pytest.raises(ArchitectureError, match="QEMU has no x86_64 model without features"):
+        _ = replace(X86_64, bare=None).bare_model
 
 
 def test_a_typename_and_its_model() -> None:
