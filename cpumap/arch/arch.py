@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Literal
 
 from cpumap.cpu.expansion import ExpansionType
@@ -32,7 +33,21 @@ def _nothing_refused(_name: PropertyName, _value: Value, _realised: Properties) 
     return False
 
 
-def _nothing_raised(_values: Properties, _several_dies: bool, /) -> Properties:
+def _nothing_raised(
+    _values: Properties, _kind: Topology, _release: tuple[int, ...], /
+) -> Properties:
+    return {}
+
+
+def _nothing_said(
+    _name: PropertyName, _value: Value, _now: Properties, _release: tuple[int, ...], /
+) -> str:
+    return ""
+
+
+def _nothing_realised(
+    _now: Properties, _given: Properties, _release: tuple[int, ...], /
+) -> Properties:
     return {}
 
 
@@ -52,6 +67,10 @@ class Levels(Frozen):
     """Whether QEMU raises them for every feature, or for a few only."""
     of_features_alone: frozenset[PropertyName]
     """Those for which no model sets a floor of its own."""
+    floors: Mapping[str, Mapping[PropertyName, int]] = MappingProxyType({})
+    """Model, less its version → what its levels are without the features that raise them; where it
+    is not there, they are what the model has with its features.
+    """
 
 
 class ThreadFeature(Frozen):
@@ -132,9 +151,17 @@ class Arch(Frozen):
     """Features that QEMU turns on by itself where a package has several threads."""
     refused: Callable[[PropertyName, Value, Properties], bool] = _nothing_refused
     """Whether QEMU reads this value out but takes it from nobody; given the realised CPU."""
-    raised: Callable[[Properties, bool], Properties] = _nothing_raised
-    """What QEMU sets by itself, given all values and whether a package has several dies, unless it
-    is named.
+    raised: Callable[[Properties, Topology, tuple[int, ...]], Properties] = _nothing_raised
+    """What QEMU of this release sets by itself, given all values and the kind of topology, unless
+    it is named.
+    """
+    refusal: Callable[[PropertyName, Value, Properties, tuple[int, ...]], str] = _nothing_said
+    """Why QEMU of this release refuses a value in a CPU that has these properties; empty where it
+    takes it.
+    """
+    realised: Callable[[Properties, Properties, tuple[int, ...]], Properties] = _nothing_realised
+    """What QEMU of this release changes when it makes a CPU with these properties, of which those
+    were named.
     """
     words: Callable[[CpuRequest], Iterable[Property]] = _no_words
     """What a domain says in elements that only this architecture has: `<cache>`."""

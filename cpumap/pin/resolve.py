@@ -11,6 +11,7 @@ from cpumap.arch.known import arch_of
 from cpumap.cpu.expansion import Expansion
 from cpumap.cpu.explicit import ExplicitCpu
 from cpumap.cpu.frozen import Frozen
+from cpumap.cpu.machine_type import release
 from cpumap.cpu.names import Property, PropertyName, Value
 from cpumap.cpu.origin import OPTIONAL, REQUIRED, Origin, origin
 from cpumap.cpu.request import CpuRequest
@@ -22,10 +23,13 @@ Pin = Literal["model", "custom"]
 Unavailable = Literal["keep", "off"]
 
 
-OF_DIES = origin("topology", "dies")
-"""The origin of a level that is not the model's own: QEMU realises one vCPU before it knows of
-dies.
+_OF_DIES, _OF_THREADS = origin("topology", "dies"), origin("topology", "threads")
+"""The origins of levels that are not the model's own: QEMU realises one vCPU before it knows of
+others.
 """
+
+
+_LEVEL = PropertyName("level")
 
 
 class Choices(Frozen):
@@ -69,7 +73,7 @@ def resolve(
     named = _Named()
     for name, value in sorted(_worth_naming(expansion).items()):
         named.put(name, value, _origin(name, expansion))
-    _raise(request, named, arch)
+    _raise(request, expansion, named, arch)
     keep = _keeps_unavailable(expansion, choices)
     _judge_unavailable(request, expansion, named, keep)
     model = _standing_on(expansion, choices, named)
@@ -150,13 +154,16 @@ def _origin(name: PropertyName, expansion: Expansion) -> Origin:
     return origin("machine type", expansion.context.machine)
 
 
-def _raise(request: CpuRequest, named: _Named, arch: Arch) -> None:
+def _raise(request: CpuRequest, expansion: Expansion, named: _Named, arch: Arch) -> None:
     """What QEMU raises by itself for this topology unless it is named: so it is named as raised."""
-    topology = request.topology
-    several = topology is not None and topology.several_dies
+    if request.topology is None:
+        return
     values = {name: prop.value for name, prop in named.properties.items()}
-    for name, value in arch.raised(values, several).items():
-        named.put(name, value, OF_DIES)
+    numbers = release(expansion.context.qemu).numbers
+    asked = {prop.name for prop in expansion.asked}
+    for name, value in arch.raised(values, request.topology.kind, numbers).items():
+        if name not in asked:
+            named.put(name, value, _OF_DIES if name == _LEVEL else _OF_THREADS)
 
 
 def _keeps_unavailable(expansion: Expansion, choices: Choices) -> bool:

@@ -18,7 +18,7 @@ from cpumap.errors import SourceError
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.move.hold import hold
 from cpumap.move.predict import PredictedDifference, Prediction
-from cpumap.pin.resolve import OF_DIES, canonical_names
+from cpumap.pin.resolve import canonical_names
 from cpumap.proof.difference import GuestDifference, PropertyDifference, guest_differences
 from cpumap.proof.guest import GuestCpu, probe
 from cpumap.qemu.arguments import cpu_arguments, smp_option
@@ -204,7 +204,7 @@ def _property_differences(
         **expansion.realised,
         **{n: False for n, v in cpu.values.items() if v is False and n in expansion.unavailable},
     }
-    wanted |= {prop.name: prop.value for prop in cpu.properties if prop.origin == OF_DIES}
+    wanted |= {prop.name: prop.value for prop in cpu.properties if prop.origin.kind == "topology"}
     arch = arch_of(expansion.context.arch)
     passed = arch.per_instance | arch.not_named
     for name in sorted(canonical_names(wanted, expansion.static, arch) - passed):

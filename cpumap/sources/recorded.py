@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from cpumap.sources.layers import Layer
 from cpumap.sources.source import Source
 
 SCHEMA = "cpumap.expansions/1"
+
+
+_VERSION = re.compile(r"-v\d+$")
 
 
 _PARTS = frozenset(
@@ -79,6 +83,7 @@ class RecordedSource(Source):
         self.version: str = stored["qemu"]
         self.arch: str = stored["arch"]
         self.kind = arch_of(self.arch)
+        self._release = tuple(map(int, re.findall(r"\d+", self.version)))
         self.accel: Accel = stored["accel"]
         self.label = f"recorded QEMU {self.version}"
         if vendor := vendor_among(stored["machines"]):
@@ -131,7 +136,8 @@ class RecordedSource(Source):
             )
         after = self._known(self._realised, model, machine)
         given = {name: value for name, value in after.items() if name not in model.props}
-        properties = {**self.expand(machine, model, "full").props, **given}
+        before = {**self.expand(machine, model, "full").props, **given}
+        properties = {**before, **self.kind.realised(before, model.props, self._release)}
         filtered = {
             n: words
             for n, words in self._lacking.items()
@@ -207,7 +213,26 @@ class RecordedSource(Source):
         }
         return Definition(name=model, **{**facts, "unavailable": tuple(facts["unavailable"])})
 
-    def _refuse(self, model: CpuModel, full: Mapping[PropertyName, Value]) -> None:
+    def _floors(
+        self, levels: Levels, model: str, full: Mapping[PropertyName, Value]
+    ) -> dict[PropertyName, Value]:
+        """The levels of this model without the features that raise them."""
+        own = {name: int(value) for name, value in full.items() if name in levels.names}
+        if full.get(levels.automatic) is False:
+            return {**own}
+        floors = levels.floors.get(_VERSION.sub("", model), {})
+        known = {**floors, **{PropertyName(f"min-{name}"): value for name, value in floors.items()}}
+        return {name: min(known.get(name, value), value) for name, value in own.items()}
+
+    def _refuse_values(self, model: CpuModel, now: Mapping[PropertyName, Value]) -> None:
+        """What QEMU would not take in a CPU that has these properties."""
+        for name, value in model.props.items():
+            reason = self.kind.refusal(name, value, now, self._release)
+            if reason:
+                message = f"{self.label}: value {value!r} of CPU property {name!r} {reason}"
+                raise UnknownNameError(message)
+
+    def _refuse_kinds(self, model: CpuModel, full: Mapping[PropertyName, Value]) -> None:
         """What QEMU would not take: an unknown property, or a value that is none of its kind."""
         for name, value in model.props.items():
             if name not in full:
@@ -225,7 +250,7 @@ class RecordedSource(Source):
         """
         if not model.props:
             return full
-        self._refuse(model, full)
+        self._refuse_kinds(model, full)
         canonical = {
             PropertyName(self._stored["spellings"].get(n, n)): value
             for n, value in model.props.items()
@@ -241,7 +266,9 @@ class RecordedSource(Source):
                 changed |= _switches(effect, ())
         changed |= {PropertyName(name): False for name in effects["never"]}
         if self.kind.levels is not None:
-            changed |= _levels(self.kind.levels, full, changed, effects, canonical)
+            least = self._floors(self.kind.levels, model.name, full)
+            changed |= _levels(self.kind.levels, least, changed, effects, canonical)
+        self._refuse_values(model, changed)
         again = with_spellings({str(n): v for n, v in changed.items()}, self._stored["spellings"])
         return {PropertyName(name): value for name, value in again.items()}
 
@@ -269,11 +296,30 @@ def _levels(
         effect for name, effect in raised.items() if changed.get(PropertyName(name)) is True
     ]
     found: dict[PropertyName, Value] = {}
-    for level in levels.names:
-        if level in full and level not in given:
-            own = 0 if level in levels.of_features_alone else int(full[level])
-            found[level] = max([own, *(effect.get(level, 0) for effect in features)])
+    for level in sorted(levels.names, key=_is_a_result):
+        if level in full and (level not in given or not _is_a_result(level)):
+            floor = _floor(level, levels, full, changed, given)
+            found[level] = max([floor, *(effect.get(level, 0) for effect in features)])
     return found
+
+
+def _is_a_result(level: str) -> bool:
+    """Whether it is a level itself, and not the least that it may be."""
+    return not level.startswith("min-")
+
+
+def _floor(
+    level: PropertyName,
+    levels: Levels,
+    full: Mapping[PropertyName, Value],
+    changed: Mapping[PropertyName, Value],
+    given: Iterable[str],
+) -> int:
+    """What the level is without features that raise it: the model's, or the least that was given."""
+    if level in levels.of_features_alone:
+        return 0
+    least = level if level.startswith("min-") else PropertyName(f"min-{level}")
+    return int(changed[least] if least in given else full[level])
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from cpumap.arch.arch import Arch, Levels, ThreadFeature
+from cpumap.arch.x86.realise import FLOORS, raised, realised, refusal
 from cpumap.cpu.names import FeatureName, Property, PropertyName, Value
 from cpumap.cpu.origin import origin
 from cpumap.cpu.request import CpuRequest
@@ -19,9 +20,6 @@ _EMPTY_UNLESS_SET = {"vendor": "", "hv-vendor-id": ""}
 _LBR_FMT_UNSET = 0x3F
 
 
-_LEAF_OF_DIES = 0x1F
-
-
 def _names(text: str) -> tuple[PropertyName, ...]:
     return tuple(map(PropertyName, text.split()))
 
@@ -33,23 +31,6 @@ def _refused(name: PropertyName, value: Value, realised: Mapping[PropertyName, V
     if name == "phys-bits":
         return realised.get(PropertyName("lm")) is False
     return name in _EMPTY_UNLESS_SET and value == _EMPTY_UNLESS_SET[name]
-
-
-def _raised(
-    values: Mapping[PropertyName, Value], several_dies: bool
-) -> Mapping[PropertyName, Value]:
-    """QEMU raises `level` for leaf 0x1F where a package has several dies.
-
-    Not on machine types without automatic levels, and not for other vendors' CPUs where they have
-    no leaves of Intel's.
-    """
-    level = values.get(PropertyName("level"))
-    automatic = values.get(PropertyName("full-cpuid-auto-level"), True) is True
-    intel = values.get(PropertyName("vendor")) == "GenuineIntel"
-    intel_alone = values.get(PropertyName("x-vendor-cpuid-only"))
-    if several_dies and automatic and level is not None and (intel or not intel_alone):
-        return {PropertyName("level"): max(int(level), _LEAF_OF_DIES)}
-    return {}
 
 
 def _words(request: CpuRequest) -> Iterable[Property]:
@@ -125,6 +106,7 @@ X86_64 = Arch(
         names=_names("level level-func7 min-level min-xlevel min-xlevel2 xlevel xlevel2"),
         automatic=PropertyName("full-cpuid-auto-level"),
         of_features_alone=frozenset(_names("level-func7")),
+        floors=FLOORS,
     ),
     # The levels that two of them decide are named themselves; the others count in a migration
     # stream, and for hv-synic.
@@ -147,7 +129,9 @@ X86_64 = Arch(
         ),
     ),
     refused=_refused,
-    raised=_raised,
+    raised=raised,
+    refusal=refusal,
+    realised=realised,
     words=_words,
 )
 
