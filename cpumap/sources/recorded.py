@@ -297,10 +297,23 @@ def _levels(
     ]
     found: dict[PropertyName, Value] = {}
     for level in sorted(levels.names, key=_is_a_result):
-        if level in full and (level not in given or not _is_a_result(level)):
+        if level not in full or _is_fixed(level, changed, given):
+            continue
+        if level not in given or not _is_a_result(level):
             floor = _floor(level, levels, full, changed, given)
             found[level] = max([floor, *(effect.get(level, 0) for effect in features)])
     return found
+
+
+def _is_fixed(
+    level: PropertyName, before: Mapping[PropertyName, Value], given: Iterable[str]
+) -> bool:
+    """Whether the machine type sets the level itself, and not the least that it may be: such a
+    level is never raised.
+    """
+    least = PropertyName(f"min-{level}")
+    own = level not in given and least not in given and least in before
+    return own and before[level] != before[least]
 
 
 def _is_a_result(level: str) -> bool:

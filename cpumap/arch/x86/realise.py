@@ -6,11 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from cpumap.arch.arch import Properties
 from cpumap.cpu.names import PropertyName, Value
 from cpumap.cpu.topology import Topology
-
-Properties = Mapping[PropertyName, Value]
-
 
 _LM, _PAE, _PSE36, _PHYS_BITS = map(PropertyName, ("lm", "pae", "pse36", "phys-bits"))
 _ADDRESSES = frozenset({_LM, _PAE, _PSE36, _PHYS_BITS})
