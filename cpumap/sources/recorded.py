@@ -328,7 +328,7 @@ def _floor(
     changed: Mapping[PropertyName, Value],
     given: Iterable[str],
 ) -> int:
-    """What the level is without features that raise it: the model's, or the least that was given."""
+    """What the level is without features that raise it: the model's, or the least given."""
     if level in levels.of_features_alone:
         return 0
     least = level if level.startswith("min-") else PropertyName(f"min-{level}")
