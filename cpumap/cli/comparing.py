@@ -23,14 +23,15 @@ from cpumap.cpu.host import UNKNOWN_MACHINE, Cpu, HostCpu
 from cpumap.cpu.request import CpuRequest
 from cpumap.errors import DomainError, InputError
 from cpumap.hosts.described import DescribedHost, described, read_described, request_on
-from cpumap.hosts.read import as_host, read_cpus
+from cpumap.hosts.read import as_host, read_cpus, read_host
 from cpumap.libvirt.cpu_element import cpu_element
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.domain import cpu_children, looks_like_xml
 from cpumap.libvirt.rules.baseline import baseline
 from cpumap.libvirt.rules.compare import compare
-from cpumap.libvirt.rules.decode import decode
+from cpumap.libvirt.rules.decode import Usable, decode
 from cpumap.libvirt.rules.update import without_lost
+from cpumap.libvirt.rules.usable import on_hypervisor, usable_on, usable_on_all
 from cpumap.sources.platform import Platform
 from cpumap.system.json_text import json_text
 from cpumap.system.say import put, say
@@ -154,9 +155,19 @@ def add_baseline(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--migratable", action="store_true", help="leave out features that block migration"
     )
-    parser.add_argument("--models", metavar="A,B", type=_names, help="use one of these models only")
+    _add_models(parser)
     parser.add_argument("--format", choices=("xml", "json"), default="xml", help="(default: xml)")
     add_source_options(parser)
+
+
+def _add_models(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--models", metavar="A,B", type=_names, help="use one of these models only")
+    parser.add_argument(
+        "--usable",
+        metavar="FILE",
+        help="domain capabilities or `cpumap host --format json`: use a model that can be run "
+        "there, without what blocks it",
+    )
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -168,7 +179,10 @@ def run_baseline(arguments: argparse.Namespace) -> int:
     cpus = [
         cpu for name in arguments.files for cpu in read_cpus(read_file(name), cpu_map, name=name)
     ]
-    models = _known_models(arguments.models, cpu_map) or _usable_on_all(cpus)
+    models = _usable(arguments, cpu_map)
+    if models is None:
+        hosts = [cpu for cpu in cpus if isinstance(cpu, HostCpu)]
+        models = usable_on_all(hosts, cpu_map)
     cpu = baseline(
         cpus, cpu_map, features=arguments.features, migratable=arguments.migratable, models=models
     )
@@ -178,16 +192,20 @@ def run_baseline(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _known_models(names: Sequence[str] | None, cpu_map: CpuMap) -> tuple[str, ...] | None:
-    return None if names is None else tuple(cpu_map.model(name, "--models").name for name in names)
-
-
-def _usable_on_all(cpus: Sequence[Cpu]) -> tuple[str, ...] | None:
-    """The models usable on every host that says which are; None when none is left or none says."""
-    said = [
-        frozenset(cpu.usable) for cpu in cpus if isinstance(cpu, HostCpu) and cpu.usable is not None
-    ]
-    return tuple(sorted(frozenset.intersection(*said))) or None if said else None
+def _usable(arguments: argparse.Namespace, cpu_map: CpuMap) -> Usable | None:
+    """The models that may be used, of --usable and --models; None: neither is given."""
+    usable = None
+    if arguments.usable:
+        host = read_host(read_file(arguments.usable), cpu_map, name=arguments.usable)
+        usable = usable_on(host, cpu_map)
+        if usable is None:
+            raise InputError("this says of no model whether it can be run", arguments.usable)
+    if arguments.models is None:
+        return usable
+    named = [cpu_map.model(name, "--models").name for name in arguments.models]
+    if usable is None:
+        return dict.fromkeys(named, ())
+    return {name: usable[name] for name in named if name in usable}
 
 
 def _run_everywhere(
@@ -213,6 +231,7 @@ def add_update(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "cpu", metavar="CPU", help="domain XML, <cpu> element or -cpu string; - is standard input"
     )
+    _add_models(parser)
     parser.add_argument("--format", choices=("xml", "json"), default="xml", help="(default: xml)")
     add_cpu_map_option(parser)
 
@@ -231,6 +250,9 @@ def run_update(arguments: argparse.Namespace) -> int:
     updated = request_on(host, cpu, cpu_map)
     if updated.by_libvirt:
         updated = without_lost(updated, cpu_map)
+    usable = _usable(arguments, cpu_map) or usable_on(host.cpu, cpu_map)
+    if usable is not None:
+        updated = on_hypervisor(updated, cpu_map, usable)
     _write_cpu(arguments.format, "update", updated, kept)
     return 0
 
@@ -250,14 +272,14 @@ def add_decode(parser: argparse.ArgumentParser) -> None:
         default="host",
         help="the view of capabilities, or a CPU to give a guest (default: host)",
     )
-    parser.add_argument("--models", metavar="A,B", type=_names, help="use one of these models only")
+    _add_models(parser)
     parser.add_argument("--format", choices=("xml", "json"), default="xml", help="(default: xml)")
     add_cpu_map_option(parser)
 
 
 def run_decode(arguments: argparse.Namespace) -> int:
     cpu_map = open_cpu_map(arguments)
-    models = _known_models(arguments.models, cpu_map)
+    models = _usable(arguments, cpu_map)
     _write_cpu(
         arguments.format, "decode", decode(_cpuid(arguments.file), cpu_map, arguments.side, models)
     )

@@ -40,6 +40,8 @@ class HostCpu(Frozen):
     fallback: Literal["allow", "forbid"] = "allow"
     usable: tuple[str, ...] | None = None
     """The models that can be run there, None when nothing is said of them."""
+    blockers: Mapping[str, tuple[str, ...]] = NONE_YET
+    """Models that can be run there without these features, in libvirt's or QEMU's names."""
     properties: frozenset[PropertyName] | None = None
     """What its QEMU can enable, where a QEMU was asked; None where not."""
     machine: str | None = None

@@ -147,8 +147,18 @@ def _host_model(document: Document, capabilities: Any) -> HostCpu:
         usable=tuple(model.text for model in models if model.get("usable") == "yes")
         if models
         else None,
+        blockers={} if custom is None else _blockers(custom),
         where=document.where(mode),
     )
+
+
+def _blockers(custom: Any) -> dict[str, tuple[str, ...]]:
+    return {
+        element.get("model", ""): tuple(
+            feature.get("name", "") for feature in element.iterchildren("feature")
+        )
+        for element in custom.iterchildren("blockers")
+    }
 
 
 def _features(document: Document, cpu: Any) -> tuple[FeaturePolicy, ...]:
@@ -223,6 +233,10 @@ def _saved_host(entry: object, name: str) -> HostCpu:
             ),
             identity=None if numbers is None else Identity(*(int(number) for number in numbers)),
             usable=None if usable is None else tuple(_text(model) for model in usable),
+            blockers={
+                _text(model): tuple(_texts(lacking))
+                for model, lacking in entry.get("unavailable", {}).items()
+            },
             properties=None if said is None else frozenset(map(PropertyName, _texts(said))),
             machine=None if context is None else _text(context["machine"]),
             accel=None if context is None or "accel" not in context else _accel(context["accel"]),

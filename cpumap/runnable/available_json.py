@@ -4,13 +4,17 @@ machine reads back.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 from cpumap.cpu.host import HostCpu, Identity, ThisMachine
-from cpumap.cpu.names import PropertyName, model_version
+from cpumap.cpu.names import PropertyName
 from cpumap.cpu.request import FeaturePolicy
+from cpumap.errors import ResolveError
 from cpumap.libvirt.cpu_map.map import CpuMap
+from cpumap.libvirt.rules.decode import KnownCpu, best_fit, policies
+from cpumap.libvirt.rules.usable import usable_on
 from cpumap.runnable.available import Available, Kind, OptionEffect, listed
 
 
@@ -19,22 +23,40 @@ def available_host(
 ) -> HostCpu:
     """The host as `cpumap.hosts.read` reads it of the JSON."""
     vendor = cpu_map.vendor_named(found.vendor)
-    model = _map_model(found.best.name, cpu_map)
     properties = listed(found, kind, migratable=migratable)
     options = {name: effect.option for effect in found.options for name in sorted(effect.gained)}
-    return HostCpu(
+    host = HostCpu(
         arch=found.context.arch,
-        model=model,
         vendor=vendor.name if vendor else None,
-        features=tuple(_features(properties, model, cpu_map)),
         identity=Identity(found.family, found.model, found.stepping),
         usable=tuple(name for name in cpu_map.models if found.models.get(name) == ()),
+        blockers={name: lacking for name, lacking in found.models.items() if lacking},
         properties=properties,
         machine=found.context.machine,
         accel=found.context.accel,
         own=found.here,
         options=options,
     )
+    model, features = _described(host, properties, cpu_map)
+    return replace(host, model=model, features=features)
+
+
+def _described(
+    host: HostCpu, properties: Collection[PropertyName], cpu_map: CpuMap
+) -> tuple[str | None, tuple[FeaturePolicy, ...]]:
+    """The model that stands for the host, libvirt's choice, and what there is beside it.
+
+    That is the model of the CPU's family and model numbers, without what QEMU cannot give of it;
+    None where no model fits. Only the features count that the map knows.
+    """
+    names = {cpu_map.feature_of(prop) for prop in properties}
+    known = KnownCpu(frozenset(names & cpu_map.features.keys()), host.vendor, host.identity)
+    try:
+        fit = best_fit(known, cpu_map, "guest", usable_on(host, cpu_map))
+    except ResolveError:
+        every = cpu_map.ordered(known.features)
+        return None, tuple(FeaturePolicy(name, "require") for name in every)
+    return fit.model.name, policies(fit)
 
 
 def available_json(
@@ -77,26 +99,6 @@ def _features_of(machine: ThisMachine) -> dict[str, Any]:
         "partial": machine.partial,
         "msrs": machine.msrs,
     }
-
-
-def _map_model(name: str, cpu_map: CpuMap) -> str | None:
-    """The model under the name that the CPU map has for it, without a version if it can be:
-    libvirt knows no others.
-    """
-    candidates = (model_version(name)[0], name)
-    return next((candidate for candidate in candidates if candidate in cpu_map.models), None)
-
-
-def _features(
-    properties: Collection[PropertyName], model: str | None, cpu_map: CpuMap
-) -> Iterator[FeaturePolicy]:
-    """The features that the map knows: on top of the model, and missing from it."""
-    names = {cpu_map.feature_of(prop) for prop in properties}
-    known = cpu_map.ordered(frozenset(name for name in names if name in cpu_map.features))
-    own = cpu_map.models[model].features if model else frozenset()
-    missing = cpu_map.ordered(own - names)
-    yield from (FeaturePolicy(name, "require") for name in known if name not in own)
-    yield from (FeaturePolicy(name, "disable") for name in missing)
 
 
 def _option(effect: OptionEffect) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from cpumap.libvirt.rules.baseline import baseline
 from cpumap.libvirt.rules.compare import compare, features_of_cpu
 from cpumap.libvirt.rules.decode import decode
 from cpumap.libvirt.rules.update import update
+from cpumap.libvirt.rules.usable import on_hypervisor
 from cpumap.libvirt.words import NEVER_PASSED
 from tests.support.libvirt_code import LibvirtCode, RefusedError
 from tests.support.random_cpus import RandomCpus
@@ -130,9 +131,7 @@ def _decoding_usable(code: LibvirtCode, cpus: RandomCpus) -> Outcome:
     data, models = cpus.data(), cpus.usable()
     xml = cpudata_xml(data)
     blockers = {name: list(map(FeatureName, blocked or ())) for name, blocked in models.items()}
-    ours = _answer(
-        lambda: _essence(cpu_element(decode(data, cpus.cpu_map, "guest", models, blockers)))
-    )
+    ours = _answer(lambda: _essence(cpu_element(decode(data, cpus.cpu_map, "guest", blockers))))
     return Outcome((xml, models), ours, _answer(lambda: _essence(code.decode(xml, True, models))))
 
 
@@ -143,6 +142,23 @@ def _updating(code: LibvirtCode, cpus: RandomCpus) -> Outcome:
     return Outcome((host, asked), ours, _answer(lambda: _essence(code.update(host, asked))))
 
 
+def _falling_back(code: LibvirtCode, cpus: RandomCpus) -> Outcome:
+    host, asked, models = cpus.host_model(), cpus.relative(), cpus.usable()
+    read = read_host(host, cpus.cpu_map)
+    usable = {name: list(map(FeatureName, blocked or ())) for name, blocked in models.items()}
+    ours = _answer(
+        lambda: _essence(
+            cpu_element(
+                on_hypervisor(
+                    update(read, parse_request(asked), cpus.cpu_map), cpus.cpu_map, usable
+                )
+            )
+        )
+    )
+    theirs = _answer(lambda: _essence(code.update(host, asked, models)))
+    return Outcome((host, asked, models), ours, theirs)
+
+
 QUESTIONS: dict[str, Callable[[LibvirtCode, RandomCpus], Outcome]] = {
     "compare": _comparison,
     "baseline": _baseline,
@@ -150,6 +166,7 @@ QUESTIONS: dict[str, Callable[[LibvirtCode, RandomCpus], Outcome]] = {
     "decode --as guest": _decoding("guest"),
     "decode with usable models": _decoding_usable,
     "update": _updating,
+    "update with usable models": _falling_back,
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from cpumap.cpu.host import Cpu
@@ -11,7 +11,7 @@ from cpumap.cpu.request import CpuRequest, FeaturePolicy
 from cpumap.errors import InputError, ResolveError
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.rules.compare import features_of_cpu
-from cpumap.libvirt.rules.decode import KnownCpu, best_fit, guest_policies
+from cpumap.libvirt.rules.decode import KnownCpu, Models, best_fit, guest_policies
 from cpumap.libvirt.words import NEVER_PASSED
 
 NEVER_MIGRATED = frozenset({FeatureName("invtsc")})
@@ -28,13 +28,14 @@ def baseline(
     *,
     features: bool = False,
     migratable: bool = False,
-    models: Collection[str] | None = None,
+    models: Models | None = None,
 ) -> CpuRequest:
     """The guest CPU with everything that all of these have in common.
 
     `features` names every feature of the model; `migratable` leaves out what keeps a guest from
     being migrated;
-    `models` are the models that may be used, if not all of the map's. Raises `ResolveError` when
+    `models` are the models that may be used, if not all of the map's, each with what is to be
+    disabled of it. Raises `ResolveError` when
     the CPUs have nothing in common, `InputError` for a CPU without a model.
     """
     if not cpus:

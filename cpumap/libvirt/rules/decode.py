@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Literal
 
 from cpumap.arch.x86.cpuid import CpuidData, features_of, identity, vendor_string
@@ -21,11 +20,12 @@ from cpumap.libvirt.releases import lost_features
 View = Literal["host", "guest"]
 
 
-Blockers = Mapping[str, Collection[FeatureName]]
-"""Model → features that keep a hypervisor from running it: what QEMU says is unavailable of it."""
+Usable = Mapping[str, Collection[FeatureName]]
+"""Models that a hypervisor can run → the features that must be disabled in each, its blockers."""
 
 
-NO_BLOCKERS: Blockers = MappingProxyType({})
+Models = Usable | Collection[str]
+"""Models that may be used, with their blockers or just by name."""
 
 
 _BROKEN_TSX = frozenset({FeatureName("hle"), FeatureName("rtm")})
@@ -53,19 +53,18 @@ def decode(
     data: CpuidData,
     cpu_map: CpuMap,
     as_: View = "host",
-    models: Collection[str] | None = None,
-    blockers: Blockers = NO_BLOCKERS,
+    models: Models | None = None,
 ) -> HostCpu | CpuRequest:
     """The CPU with these CPUID data: a `HostCpu`, or a `CpuRequest` that a guest can be given.
 
-    Only `models` are used if given, each without its `blockers`. A host's model never has a feature
+    Only `models` are used if given, each without its blockers. A host's model never has a feature
     that the host lacks; a guest's may, and the feature is then disabled. Raises `ResolveError` when
     no model fits.
     """
     known = known_from(data, cpu_map)
     if cpu_map.words is not None:
         known = replace(known, features=known.features & cpu_map.words.features)
-    fit = best_fit(known, cpu_map, as_, models, blockers=blockers)
+    fit = best_fit(known, cpu_map, as_, models)
     if as_ == "host":
         return HostCpu("x86_64", fit.model.name, known.vendor, policies(fit), known.identity)
     features = guest_policies(fit, cpu_map)
@@ -92,14 +91,14 @@ def known_from(data: CpuidData, cpu_map: CpuMap) -> KnownCpu:
     vendor = cpu_map.vendor_named(vendor_string(data))
     numbers = identity(data)
     features = features_of(data, cpu_map.feature_bits)
-    usable = _without_broken_tsx(features, numbers, vendor_string(data))
+    usable = without_broken_tsx(features, numbers, vendor_string(data))
     return KnownCpu(usable, None if vendor is None else vendor.name, numbers)
 
 
-def _without_broken_tsx(
+def without_broken_tsx(
     features: frozenset[FeatureName], cpu: Identity, vendor: str
 ) -> frozenset[FeatureName]:
-    """Haswell's TSX does not work (Intel erratum HSD136); microcode may or may not hide it, so
+    """The features without TSX on a Haswell, where it does not work (Intel erratum HSD136); microcode may or may not hide it, so
     it counts as absent.
     """
     broken = cpu.model in (60, 69, 70) or (cpu.model == 63 and cpu.stepping < 4)
@@ -132,16 +131,16 @@ def best_fit(
     known: KnownCpu,
     cpu_map: CpuMap,
     as_: View,
-    models: Collection[str] | None = None,
+    models: Models | None = None,
     preferred: Collection[str] = (),
-    blockers: Blockers = NO_BLOCKERS,
 ) -> Fit:
     """The model that describes a CPU best, libvirt's choice. Of equals the last in the map wins.
 
     A single `preferred` model is taken if it fits at all; of several, each is taken in place of one
     that must disable more. Else a model of the CPU's family and model numbers comes first, then the
-    one with the lowest score. The `blockers` of a model are disabled in it. Raises `ResolveError`.
+    one with the lowest score. The blockers of a model are disabled in it. Raises `ResolveError`.
     """
+    blockers = models if isinstance(models, Mapping) else {}
     best: _Candidate | None = None
     for model in reversed(list(cpu_map.models.values())):
         if not _eligible(model, known, as_, models):
@@ -173,7 +172,7 @@ class _Candidate:
     """
 
 
-def _eligible(model: Model, known: KnownCpu, as_: View, models: Collection[str] | None) -> bool:
+def _eligible(model: Model, known: KnownCpu, as_: View, models: Models | None) -> bool:
     if models is not None and model.name not in models:
         return False
     if model.vendor and known.vendor and model.vendor != known.vendor:
@@ -183,13 +182,13 @@ def _eligible(model: Model, known: KnownCpu, as_: View, models: Collection[str] 
     return model.decode_guest
 
 
-def _fit(model: Model, known: KnownCpu, cpu_map: CpuMap, blockers: Blockers) -> Fit:
+def _fit(model: Model, known: KnownCpu, cpu_map: CpuMap, blockers: Usable) -> Fit:
     more, less = _apart(model, known, blockers)
     return Fit(model, cpu_map.ordered(more), cpu_map.ordered(less))
 
 
 def _apart(
-    model: Model, known: KnownCpu, blockers: Blockers
+    model: Model, known: KnownCpu, blockers: Usable
 ) -> tuple[frozenset[FeatureName], frozenset[FeatureName]]:
     """What the CPU has beyond the model, and lacks of it. What is to be added to the model,
     libvirt never disables.
@@ -200,7 +199,7 @@ def _apart(
     )
 
 
-def _candidate(model: Model, known: KnownCpu, as_: View, blockers: Blockers) -> _Candidate:
+def _candidate(model: Model, known: KnownCpu, as_: View, blockers: Usable) -> _Candidate:
     more, lacking = _apart(model, known, blockers)
     less = (
         0
