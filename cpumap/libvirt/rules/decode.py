@@ -98,8 +98,9 @@ def known_from(data: CpuidData, cpu_map: CpuMap) -> KnownCpu:
 def without_broken_tsx(
     features: frozenset[FeatureName], cpu: Identity, vendor: str
 ) -> frozenset[FeatureName]:
-    """The features without TSX on a Haswell, where it does not work (Intel erratum HSD136); microcode may or may not hide it, so
-    it counts as absent.
+    """The features without TSX on a Haswell, where it does not work (Intel erratum HSD136).
+
+    Microcode may or may not hide it, so it counts as absent.
     """
     broken = cpu.model in (60, 69, 70) or (cpu.model == 63 and cpu.stepping < 4)
     return (

@@ -41,7 +41,7 @@ def on_hypervisor(request: CpuRequest, cpu_map: CpuMap, models: Usable) -> CpuRe
 
 
 def _as_its_model(request: CpuRequest, model: Model, cpu_map: CpuMap) -> KnownCpu:
-    """The CPU with the vendor and the numbers that its model stands for, whatever it says itself."""
+    """The CPU with the vendor and numbers of its model, whatever it says of them itself."""
     features = features_of_cpu(request, cpu_map)
     if not model.signatures:
         return KnownCpu(features, model.vendor)
