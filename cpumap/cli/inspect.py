@@ -18,6 +18,7 @@ from cpumap.pin.write import readconfig
 from cpumap.qemu.cpu_option import parse_cpu_option
 from cpumap.sources.machines import find_machine
 from cpumap.sources.platform import Platform
+from cpumap.sources.recordings import Recording, recordings
 from cpumap.system.json_text import json_text
 from cpumap.system.say import put, say
 
@@ -123,6 +124,9 @@ def add_models(parser: argparse.ArgumentParser) -> None:
 
 
 def run_models(arguments: argparse.Namespace) -> int:
+    if arguments.recorded == "list":
+        put(columns(_recording_row(found) for found in recordings()))
+        return 0
     with source_for(arguments) as source:
         machine = find_machine(source, arguments.machine)
         definitions = source.definitions(machine.name)
@@ -135,6 +139,11 @@ def run_models(arguments: argparse.Namespace) -> int:
     else:
         put(columns(_definition_row(definition) for definition in definitions))
     return 0
+
+
+def _recording_row(found: Recording) -> tuple[str, ...]:
+    """How `--recorded` takes it, for what, and where it is."""
+    return found.name, found.arch, found.accel, str(found.path)
 
 
 def _definition_json(definition: Definition) -> dict[str, Any]:

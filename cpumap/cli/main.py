@@ -60,6 +60,9 @@ COMMANDS = {
         "prove", "which properties and bits two CPUs differ in, and because of what"
     ),
     "hook": Subcommand("hook", "the entry point of a hook of libvirt, vdsm or KubeVirt"),
+    "measure": Subcommand(
+        "record", "what guests read on one QEMU or two, so that moves between them are predicted"
+    ),
     "record": Subcommand(
         "record", "writes down one QEMU's models and machine types, to be asked without it"
     ),

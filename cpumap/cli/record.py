@@ -1,13 +1,16 @@
-"""`record`: writes down one QEMU's models and machine types."""
+"""`record`: writes down one QEMU's models and machine types. `measure`: and what guests read."""
 
 from __future__ import annotations
 
 import argparse
+import json
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from cpumap.cli.progress import progress_bar
 from cpumap.errors import InputError
+from cpumap.proof.measure import measure
 from cpumap.sources.live import QemuSource
 from cpumap.sources.record import record, recording_text
 from cpumap.sources.recorded import RecordedSource
@@ -32,6 +35,11 @@ def add_record(parser: argparse.ArgumentParser) -> None:
     )
 
     parser.add_argument(
+        "--guest",
+        action="store_true",
+        help="with what guests read, as `measure` has it; takes some minutes",
+    )
+    parser.add_argument(
         "--reference",
         metavar="FILE",
         type=Path,
@@ -41,17 +49,61 @@ def add_record(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_measure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--qemu",
+        metavar="PATH",
+        action="append",
+        required=True,
+        help="a QEMU binary; twice for two. Guests run under tcg; what is said of caches and "
+        "topology is so under KVM too",
+    )
+    parser.add_argument(
+        "--model",
+        metavar="NAME",
+        action="append",
+        help="of the models with cache tables of their own only this one, or these (default: all)",
+    )
+
+
 def run_record(arguments: argparse.Namespace) -> int:
+    if arguments.guest and arguments.accel != "tcg":
+        raise InputError("--guest looks at guests under tcg: record that too, with --accel tcg")
     with ExitStack() as closing, progress_bar() as progress:
         source = closing.enter_context(QemuSource(arguments.qemu, arguments.accel))
         stored = record(source, _reference(arguments, source, closing), progress)
+        if arguments.guest:
+            stored["measured"] = measure(source, progress)
     name = recording_name(source.build(), source.arch, source.accel)
     path = arguments.output or user_directory()
-    path = path / name if path.is_dir() or not path.suffix else path
+    _write(path / name if path.is_dir() or not path.suffix else path, stored)
+    return 0
+
+
+def run_measure(arguments: argparse.Namespace) -> int:
+    for binary in arguments.qemu:
+        with QemuSource(binary, "tcg") as source, progress_bar() as progress:
+            path = user_directory() / recording_name(source.build(), source.arch, "tcg")
+            stored = _kept(path, source) or record(source, source, progress)
+            stored["measured"] = measure(source, progress, arguments.model)
+        _write(path, stored)
+    return 0
+
+
+def _kept(path: Path, source: QemuSource) -> dict[str, Any] | None:
+    """The user's recording of this very QEMU, to be added to."""
+    if not path.exists() or not RecordedSource(path).build().is_same(source.build()):
+        return None
+    stored: dict[str, Any] = json.loads(path.read_bytes())
+    return stored
+
+
+def _write(path: Path, stored: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, recording_text(stored).encode())
-    say(f"{path}: {len(stored['like'])} models, {len(stored['machines'])} machine types")
-    return 0
+    guests = sum(map(len, stored.get("measured", {}).values()))
+    said = f", {guests} readings of guests" if guests else ""
+    say(f"{path}: {len(stored['like'])} models, {len(stored['machines'])} machine types{said}")
 
 
 def _reference(arguments: argparse.Namespace, source: QemuSource, closing: ExitStack) -> Source:

@@ -39,8 +39,9 @@ def add_source_options(
     one.add_argument("--connect", metavar="URI", help="ask libvirt (qemu:///system, …)")
     one.add_argument(
         "--recorded",
-        metavar="RELEASE|FILE",
-        help="answers recorded earlier: 7.2, 10.0.13, or a file of `record`",
+        metavar="RELEASE|VENDOR|FILE",
+        help="answers recorded earlier: 7.2, 10.0.13, ubuntu, 8.2-ubuntu, or a file of `record` "
+        "(`models --recorded list` shows what there is)",
     )
     group.add_argument("--domain", metavar="NAME", help="with --connect: this guest's own QEMU")
     group.add_argument("--machine", metavar="TYPE", help=machine)

@@ -57,13 +57,13 @@ def caches(
     for side, leaves in ((before, of_before), (after, of_after)):
         if leaves is None:
             unknown.append(
-                f"{side.label}: what it says about the caches of {_cache_table(side)} was not "
+                f"{side.label}: what it says about the caches of {cache_table(side)} was not "
                 f"recorded"
             )
     if of_before is None or of_after is None:
         return
     words = [
-        _cache_table(one) + _cache_switches(one, other)
+        cache_table(one) + _cache_switches(one, other)
         for one, other in ((before, after), (after, before))
     ]
     cause = f"caches: {before.label} has {words[0]}, {after.label} {words[1]}"
@@ -80,7 +80,7 @@ def caches(
 
 
 def _told(side: Side) -> tuple[str, str]:
-    return _cache_table(side), _switched_on(side)
+    return cache_table(side), caches_on(side)
 
 
 def _registers(
@@ -146,7 +146,7 @@ def _shared(value: int, leaf: str, true: Mapping[str, bool], topology: Topology)
     return shared | (counted - 1 & _MOST_CORES) << 26
 
 
-def _cache_table(side: Side) -> str:
+def cache_table(side: Side) -> str:
     vendor = side.get("vendor") or "AuthenticAMD"
     return f"{'legacy' if side.get('legacy-cache') is not False else side.model} {vendor}"
 
@@ -159,7 +159,7 @@ def _cache_switches(side: Side, other: Side) -> str:
     return f" with {', '.join(alone)}" if alone else ""
 
 
-def _switched_on(side: Side) -> str:
+def caches_on(side: Side) -> str:
     return " ".join(sorted(name for name in CACHE_PROPERTIES if side.get(name) is True))
 
 
@@ -180,7 +180,7 @@ def _cache_leaves(side: Side) -> CacheLeaves | None:
 
 def _recorded(name: str, side: Side) -> CacheLeaves | None:
     facts = stored_facts("caches.json")
-    index = facts["releases"][name].get(_cache_table(side), {}).get(_switched_on(side))
+    index = facts["releases"][name].get(cache_table(side), {}).get(caches_on(side))
     return None if index is None else cast(CacheLeaves, facts["leaves"][index])
 
 

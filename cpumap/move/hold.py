@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from cpumap.arch.x86.kvm import supported_cpuid
+from cpumap.cpu.build import Build
 from cpumap.cpu.expansion import CpuModel, Expansion
 from cpumap.cpu.explicit import ExplicitCpu
 from cpumap.cpu.names import PropertyName, Value
 from cpumap.cpu.request import machine_topology
 from cpumap.move.adapt import Adapted, adapt
-from cpumap.move.predict import NOTHING, Prediction, predict
+from cpumap.move.measured import Readings
+from cpumap.move.predict import NOTHING, Evidence, Prediction, predict
 from cpumap.move.xsave import Components
+from cpumap.sources.kept_readings import readings_kept
 from cpumap.sources.platform import Platform
 from cpumap.sources.source import Source
 
@@ -33,7 +36,7 @@ def hold(
     the target does not have.
     """
     moved = adapt(cpu, source, target.source, target.machine)
-    prediction = foreseen(cpu, expansion.realised, moved, target)
+    prediction = foreseen(cpu, expansion.realised, moved, target, source)
     if only is None:
         return moved.cpu, prediction
     kept = only | {prop.name for prop in expansion.asked}
@@ -49,9 +52,10 @@ def foreseen(
     realised: Mapping[PropertyName, Value],
     moved: Adapted,
     target: Platform,
+    source: Source | None = None,
 ) -> Prediction:
     """What a guest will see differ when this CPU, which has these realised properties, is the
-    moved one there.
+    moved one there. `source` is where it is now, if that can be asked.
     """
     if cpu.context.whose.is_same(moved.cpu.context.whose):
         return NOTHING
@@ -61,8 +65,25 @@ def foreseen(
         moved,
         target.cpu_map,
         machine_topology(cpu.request),
-        _xsave_components(target.source),
+        Evidence(
+            _xsave_components(target.source),
+            _readings((cpu.context.whose, source), (moved.cpu.context.whose, target.source)),
+        ),
     )
+
+
+def _readings(
+    before: tuple[Build, Source | None], after: tuple[Build, Source | None]
+) -> tuple[Readings, Readings] | None:
+    """What guests read on both QEMUs; None where not both were measured."""
+    here, there = _readings_of(*before), _readings_of(*after)
+    return (here, there) if here and there else None
+
+
+def _readings_of(build: Build, source: Source | None) -> Readings:
+    if source is not None and (own := source.readings()):
+        return own
+    return readings_kept(build)
 
 
 def _xsave_components(target: Source) -> Components | None:

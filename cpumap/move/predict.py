@@ -29,6 +29,12 @@ from cpumap.move.dates import (
     is_within,
     possible,
 )
+from cpumap.move.measured import (
+    Readings,
+    measured_bits,
+    measured_differences,
+    undefined_leaves,
+)
 from cpumap.move.side import AMD, ONE_VCPU, Side, stored_facts
 from cpumap.move.topology import VCPU_NUMBER, by_topology
 from cpumap.move.xsave import Components, xsave
@@ -47,6 +53,10 @@ _EXTENDED = 0x80000000
 
 
 _CENTAUR = 0xC0000000
+
+
+_FEATURES = 0x7
+"""The leaf whose subleaves end at the property level-func7."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,43 +104,66 @@ class Prediction:
 NOTHING = Prediction()
 
 
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What is known of the two QEMUs beyond what is shipped."""
+
+    of_host: Components | None = None
+    """The XSAVE components that the host's KVM gives, where that is known."""
+    readings: tuple[Readings, Readings] | None = None
+    """What guests read on either, where both were measured."""
+
+
+NO_EVIDENCE = Evidence()
+
+
 def predict(
     cpu: ExplicitCpu,
     realised: Mapping[PropertyName, Value],
     moved: Adapted,
     cpu_map: CpuMap,
     topology: Topology = ONE_VCPU,
-    of_host: Components | None = None,
+    evidence: Evidence = NO_EVIDENCE,
 ) -> Prediction:
     """What a guest reads differently after the move of this CPU, whose realised properties these
     are.
 
-    `of_host` are the XSAVE components that the host's KVM gives, where that is known.
+    Where both QEMUs were measured, their readings count, else what is shipped.
     """
     gone = {prop.name for prop in moved.unnamed}
     shared = {name: value for name, value in realised.items() if name not in gone}
     before = _side(cpu, {**realised, **cpu.values})
     after = _side(moved.cpu, {**shared, **moved.cpu.values})
-    unknown = list(_unknown_places(before, after, topology))
-    if not (is_within(before.build) and is_within(after.build)) and not _one_code(before, after):
+    unknown = list(_unknown_places(before, after))
+    readings = evidence.readings
+    if (
+        readings is None
+        and not (is_within(before.build) and is_within(after.build))
+        and not _one_code(before, after)
+    ):
         unknown = [*_beyond(before, after), *unknown]
     bits: dict[Where, list[tuple[int, str]]] = {}
     found = [
-        *_by_rules(before, after, unknown),
-        *xsave(before, after, of_host, unknown),
-        *caches(before, after, topology, unknown),
-        *by_topology(before, after, topology, unknown),
+        *_by_rules(before, after, unknown, readings is not None),
         *_lost_features(moved, before, after.label, cpu_map, unknown),
     ]
+    if readings is None or before.accel == "kvm":
+        found += xsave(before, after, evidence.of_host, unknown)
+    if readings is None:
+        found += caches(before, after, topology, unknown)
+        found += by_topology(before, after, topology, unknown)
+    else:
+        found = [(where, xor & ~measured_bits(where, before), why) for where, xor, why in found]
+        found += measured_differences(before, after, readings, topology, unknown)
     unknown += [f"{name}: what {after.label} does without being told" for name in moved.guessed]
     for where, xor, cause in found:
         bits.setdefault(where, []).append((xor, cause))
-    differences = [*_summed(bits, after), *_undefined(before, after)]
+    differences = [*_summed(bits, after), *_undefined(before, after, readings)]
     return Prediction(
         tuple(sorted(differences, key=lambda d: (d.leaf, d.subleaf, d.register))),
         tuple(dict.fromkeys(filter(None, unknown))),
         tuple(_refused(before, after)),
-        tuple(_notes(before, after)),
+        tuple(_notes(before, after, readings)),
     )
 
 
@@ -141,10 +174,14 @@ def _rules(effect: str, side: Side) -> Iterator[Entry]:
             yield rule
 
 
-def _by_rules(before: Side, after: Side, unknown: list[str]) -> Iterator[tuple[Where, int, str]]:
+def _by_rules(
+    before: Side, after: Side, unknown: list[str], measured: bool
+) -> Iterator[tuple[Where, int, str]]:
     newer = _newer(before, after)
     for rule in _rules("bits", newer):
         known = crossed(rule, before, after)
+        if measured and _is_measured(rule, newer):
+            continue
         if known is None:
             unknown.append(cause_of(rule))
         elif known:
@@ -157,16 +194,33 @@ def _by_rules(before: Side, after: Side, unknown: list[str]) -> Iterator[tuple[W
     )
 
 
-def _undefined(before: Side, after: Side) -> Iterator[PredictedDifference]:
+def _undefined(
+    before: Side, after: Side, readings: tuple[Readings, Readings] | None
+) -> Iterator[PredictedDifference]:
     """Places that one of the two QEMUs does not write."""
+    for leaf in sorted(undefined_leaves(readings or ())):
+        if _in_sight(leaf, after):
+            yield from _by_chance(leaf, 0, "measured: a guest reads other words at each start")
+    if readings is not None:
+        return
     for rule in _rules("undefined", after):
         if not any(True in possible(rule, side.build) for side in (before, after)):
             continue
         leaf, subleaf = read_leaf(rule["place"])
-        for register in REGISTERS:
-            yield PredictedDifference(
-                leaf, subleaf, register, 0xFFFFFFFF, cause_of(rule), undefined=True
-            )
+        yield from _by_chance(leaf, subleaf, cause_of(rule))
+
+
+def _is_measured(rule: Entry, side: Side) -> bool:
+    """Whether readings speak of all that the rule is about."""
+    return all(
+        not int(xor, 16) & ~measured_bits(read_where(name), side)
+        for name, xor in rule["bits"].items()
+    )
+
+
+def _by_chance(leaf: int, subleaf: int, cause: str) -> Iterator[PredictedDifference]:
+    for register in REGISTERS:
+        yield PredictedDifference(leaf, subleaf, register, 0xFFFFFFFF, cause, undefined=True)
 
 
 def _refused(before: Side, after: Side) -> Iterator[str]:
@@ -178,11 +232,11 @@ def _refused(before: Side, after: Side) -> Iterator[str]:
             yield f"{after.label} refuses it: {cause_of(rule)}"
 
 
-def _notes(before: Side, after: Side) -> Iterator[str]:
+def _notes(before: Side, after: Side, readings: tuple[Readings, Readings] | None) -> Iterator[str]:
     for rule in _rules("note", _newer(before, after)):
         if crossed(rule, before, after) is not False:
             yield cause_of(rule)
-    if _one_code(before, after):
+    if readings is not None or _one_code(before, after):
         return
     for side in (before, after):
         if around := interpolated(side.build):
@@ -207,7 +261,7 @@ def _side(cpu: ExplicitCpu, values: Mapping[PropertyName, Value]) -> Side:
     return Side(cpu.context.whose, cpu.context.accel, cpu.model, values)
 
 
-def _unknown_places(before: Side, after: Side, topology: Topology) -> Iterator[str]:
+def _unknown_places(before: Side, after: Side) -> Iterator[str]:
     if before.accel != after.accel:
         yield f"from {before.accel} to {after.accel}"
     if not before.get("vendor") and before.accel == "kvm":
@@ -224,7 +278,7 @@ def _summed(
         xor = 0
         for part, _ in parts:
             xor ^= part
-        if not xor or (register != "msr" and not _in_sight(leaf, side)):
+        if not xor or (register != "msr" and not _in_sight(leaf, side, subleaf)):
             continue
         cause = "; ".join(dict.fromkeys(cause for _, cause in parts))
         by_vcpu = (leaf, register) == VCPU_NUMBER
@@ -236,7 +290,9 @@ def _summed(
                 )
 
 
-def _in_sight(leaf: int, side: Side) -> bool:
+def _in_sight(leaf: int, side: Side, subleaf: int = 0) -> bool:
+    if leaf == _FEATURES and subleaf > side.number("level-func7"):
+        return False
     if leaf >= _EXTENDED:
         return leaf <= side.number("xlevel")
     return leaf <= side.number("level")

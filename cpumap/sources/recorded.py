@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from cpumap.arch.arch import Arch, Levels
 from cpumap.arch.known import arch_of
@@ -144,6 +144,22 @@ class RecordedSource(Source):
             if properties.get(PropertyName(n)) is True
         }
         return Realised(properties, filtered)
+
+    def readings(self) -> Mapping[str, Any]:
+        """What `measure` kept. Errors: `SourceError` for what it cannot have written."""
+        kept = self._stored.get("measured", {})
+        try:
+            registers = (
+                (name, text)
+                for ways in kept.values()
+                for read in ways.values()
+                for name, text in read.items()
+            )
+            for _, text in registers:
+                int(text, 16)
+        except (AttributeError, TypeError, ValueError) as err:
+            raise SourceError(f"{self.label}: what was measured cannot be read: {err}") from err
+        return cast(Mapping[str, Any], kept)
 
     def tables(self) -> dict[str, list[str]]:
         """Machine types that show the same CPUs, by the one that stands for them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from cpumap.cpu.build import Build
 from cpumap.cpu.expansion import CpuModel, Definition, ExpansionType, Machine, Realised
@@ -73,6 +73,10 @@ class Source(Protocol):
     def dependants(self, prop: PropertyName) -> tuple[PropertyName, ...]:
         """The features that QEMU switches off with this one, as far as that was recorded."""
         return ()
+
+    def readings(self) -> Mapping[str, Any]:
+        """What guests read on this QEMU, as `measure` has it; empty where it was not measured."""
+        return {}
 
     def close(self) -> None:
         """Ends whatever process or connection it holds."""

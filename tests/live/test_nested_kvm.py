@@ -20,7 +20,7 @@ from cpumap.cpu.names import PropertyName, Value
 from cpumap.cpu.request import CpuRequest
 from cpumap.libvirt.cpu_map.load import load_cpu_map
 from cpumap.move.adapt import adapt
-from cpumap.move.predict import Prediction, predict
+from cpumap.move.predict import Evidence, Prediction, predict
 from cpumap.move.xsave import Components
 from cpumap.pin.expand import default_request, expand
 from cpumap.pin.resolve import resolve
@@ -69,7 +69,9 @@ def haswell(release: str) -> Haswell:
     expansion = expand(request, Platform(source, cpu_map))
     cpu = resolve(request, expansion)
     moved = adapt(cpu, source, target)
-    return Haswell(moved.cpu, predict(cpu, expansion.realised, moved, cpu_map, of_host=OF_HOST))
+    evidence = Evidence(OF_HOST)
+    prediction = predict(cpu, expansion.realised, moved, cpu_map, evidence=evidence)
+    return Haswell(moved.cpu, prediction)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from cpumap.libvirt.cpu_map.load import load_cpu_map
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.move.adapt import Adapted, adapt, era_of, has_cache_table
 from cpumap.move.hold import hold
-from cpumap.move.predict import Prediction, predict
+from cpumap.move.predict import Evidence, Prediction, predict
 from cpumap.move.xsave import Components
 from cpumap.pin.compact import changing_properties
 from cpumap.pin.expand import default_request, expand
@@ -220,7 +220,7 @@ def under_kvm(
     context = replace(moved.cpu.context, accel="kvm", qemu=VERSIONS[release], build=None)
     source = replace(cpu, context=replace(cpu.context, accel="kvm"))
     target = replace(moved, cpu=replace(moved.cpu, context=context))
-    return predict(source, expansion.realised, target, cpu_map, of_host=of_host)
+    return predict(source, expansion.realised, target, cpu_map, evidence=Evidence(of_host))
 
 
 def test_a_feature_in_an_msr_that_the_other_qemu_does_not_have(cpu_map: CpuMap) -> None:
@@ -374,3 +374,12 @@ def test_smp_option_is_spelled_out() -> None:
         smp_option(Topology(sockets=2, dies=2, cores=3, threads=2))
         == "24,sockets=2,dies=2,cores=3,threads=2"
     )
+
+
+def test_a_lost_feature_in_a_subleaf_that_nobody_sees(cpu_map: CpuMap) -> None:
+    """Old machine types raise no level for it: leaf 7 ends at subleaf 0, so `lam` does not show."""
+    newer, older = (RecordedSource(find_recording(name, "tcg")) for name in ("10.0", "ubuntu"))
+    for machine, shows in (("pc-q35-2.4", False), ("pc-q35-8.2", True)):
+        cpu, expansion = explicit(newer, "SierraForest-v2", machine, cpu_map)
+        _, prediction = hold(cpu, expansion, newer, Platform(older, cpu_map, machine))
+        assert any(where.startswith("7.1.") for where in predicted(prediction)) is shows
