@@ -36,6 +36,10 @@ BATCH = 128
 """Documents that go to a worker, and to disk, together."""
 
 
+FIRST_BATCH = 8
+"""What nothing is known of yet is read twice; so the first are few, and then ever twice as many."""
+
+
 FEW = 64
 """Fewer documents than this are converted before a second process has started."""
 
@@ -74,13 +78,15 @@ class _Batch:
     decided: dict[int, Outcome] = field(default_factory=dict)
     documents: dict[int, Stored] = field(default_factory=dict)
     statuses: dict[int, os.stat_result] = field(default_factory=dict)
+    most: int = 0
+    """How many inputs it takes."""
     size: int = 0
     """Of the documents, in bytes."""
     future: Future[Results] | None = None
 
     @property
     def is_full(self) -> bool:
-        return len(self.sources) >= BATCH or self.size >= BATCH_BYTES
+        return len(self.sources) >= self.most or self.size >= BATCH_BYTES
 
 
 class Inline(Executor):
@@ -108,12 +114,14 @@ def convert_all(
     process dies.
     """
     run = os.urandom(16).hex()
+    # One process gains nothing by reading ahead: what it has not learnt yet would be read again.
+    ahead = 2 * jobs if jobs > 1 else 0
     waiting: deque[_Batch] = deque()
     for batch in _batches(inputs, before):
         if batch.documents:
             batch.future = executor.submit(convert_batch, run, list(batch.documents.values()))
         waiting.append(batch)
-        if len(waiting) > 2 * jobs:
+        if len(waiting) > ahead:
             yield _finished(waiting.popleft(), run, executor, answers)
     while waiting:
         yield _finished(waiting.popleft(), run, executor, answers)
@@ -122,13 +130,13 @@ def convert_all(
 def _batches(
     inputs: Iterable[Input], before: Callable[[Input], Outcome | None]
 ) -> Iterator[_Batch]:
-    batch = _Batch()
+    batch = _Batch(most=min(FIRST_BATCH, BATCH))
     for number, source in enumerate(inputs):
         batch.sources.append(source)
         _read(number, source, batch, before)
         if batch.is_full:
             yield batch
-            batch = _Batch()
+            batch = _Batch(most=min(2 * batch.most, BATCH))
     if batch.sources:
         yield batch
 
