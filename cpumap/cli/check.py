@@ -77,6 +77,8 @@ def _checked_text(found: Checked) -> str:
         ]
     if found.refused:
         parts.append(f"refused: {found.refused}\n")
+    if not found.start.passes:
+        parts.append(f"libvirt does not start it: {found.start}\n")
     if found.unproven:
         parts.append(f"not proven: {found.unproven}\n")
     if found.optional:

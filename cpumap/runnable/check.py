@@ -20,6 +20,13 @@ from cpumap.hosts.described import DescribedHost, asked_of, known_to, lacking_on
 from cpumap.hosts.lack import HOST, OPTION, QEMU, Lack, lack_json, lacks, who_lacks_nameless
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.cpu_map.places import bits_of
+from cpumap.libvirt.rules.full_check import (
+    PASSES,
+    FullCheck,
+    check_of,
+    expected_features,
+    full_check,
+)
 from cpumap.libvirt.rules.update import update
 from cpumap.pin.expand import (
     ON,
@@ -66,13 +73,16 @@ class Checked:
     """
     refused: str = ""
     """QEMU's words when it makes no such CPU at all, features aside."""
+    start: FullCheck = PASSES
+    """What libvirt's own check finds when it starts the domain, where it makes a full one."""
     unproven: str = ""
     """What could not be tried, where no CPU could be made to look at."""
 
     @property
     def runnable(self) -> bool:
         """Whether the guest starts with exactly the CPU that was asked for."""
-        return not (self.missing or self.forbidden or self.silent or self.refused)
+        stopped = self.missing or self.forbidden or self.silent or self.refused
+        return not stopped and self.start.passes
 
     @property
     def enforce_fails(self) -> bool:
@@ -91,6 +101,7 @@ class Checked:
             "silently-left-out": [lack_json(lack) for lack in self.silent],
             "optional-left-out": list(self.optional),
             "refused": self.refused,
+            "libvirt-refuses": "" if self.start.passes else str(self.start),
             "unproven": self.unproven,
         }
 
@@ -229,9 +240,40 @@ def _expanded(
     )
     silent = tuple(lack for lack in left_out if lack not in warned)
     missed = (*found, *nameless, *warned)
+    start = at_start(request, expansion, cpu_map, {*missing, *optional})
     return Checked(
-        context, expansion.model.name, missed, optional=optional, silent=silent, unproven=unproven
+        context, expansion.model.name, missed, (), optional, silent, start=start, unproven=unproven
     )
+
+
+def at_start(
+    request: CpuRequest,
+    expansion: Expansion,
+    cpu_map: CpuMap,
+    lacking: Collection[PropertyName] = (),
+) -> FullCheck:
+    """What libvirt's full check finds when this QEMU has started the guest without what is
+    `lacking`; nothing where libvirt makes none.
+
+    What QEMU turns on for the guest's own topology is on.
+    """
+    if not request.by_libvirt or request.mode != "custom" or check_of(request) != "full":
+        return PASSES
+    realised = expansion.realised
+    on = {
+        cpu_map.feature_of(name): True
+        for name, value in realised.items()
+        if value is True and name not in lacking
+    }
+    vendor = realised.get(PropertyName("vendor"))
+    arch = arch_of(expansion.context.arch)
+    for turned in arch.turned_on(expansion.context.qemu, request.topology, vendor):
+        on[turned.name] = True
+    gone = {cpu_map.feature_of(name): False for name in lacking}
+    left_out = {
+        f.name: False for f in request.features if f.policy == "optional" and f.name in gone
+    }
+    return full_check(expected_features(request) | left_out, on, cpu_map, request.model)
 
 
 def _expansion(request: CpuRequest, platform: Platform) -> tuple[Expansion, str]:

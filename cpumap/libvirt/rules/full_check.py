@@ -58,12 +58,13 @@ def full_check(
     turns out to have.
 
     A feature that the definition does not name is expected as its model in libvirt's map has it.
-    What the model has gained since it was published may be on or off; what the map does not know is
-    not looked at.
+    What the model has gained since it was published may be on or off; what the libvirt that is
+    meant does not know is not looked at.
     """
     of_model, gained = _model_features(cpu_map, model)
+    known = cpu_map.words.features if cpu_map.words else frozenset(cpu_map.aliases)
     extra, missing = [], []
-    for name in cpu_map.aliases:
+    for name in sorted(known):
         if name in NEVER_PASSED or (name in gained and name not in expected):
             continue
         wanted = expected.get(name, name in of_model)
