@@ -51,6 +51,10 @@ def _nothing_realised(
     return {}
 
 
+def _all_seen(_name: PropertyName, _values: Properties, _topology: Topology, /) -> bool:
+    return False
+
+
 def _no_words(request: CpuRequest) -> Iterable[Property]:
     """Nothing; `<cache>` and `<maxphysaddr>` are refused, since libvirt has them for x86 only."""
     for element, said in (("cache", request.cache), ("maxphysaddr", request.maxphysaddr)):
@@ -163,6 +167,8 @@ class Arch(Frozen):
     """What QEMU of this release changes when it makes a CPU with these properties, of which those
     were named.
     """
+    unseen: Callable[[PropertyName, Properties, Topology], bool] = _all_seen
+    """Whether no guest of this CPU and topology reads what the property does."""
     words: Callable[[CpuRequest], Iterable[Property]] = _no_words
     """What a domain says in elements that only this architecture has: `<cache>`."""
 

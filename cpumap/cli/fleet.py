@@ -15,6 +15,7 @@ from cpumap.cli.targeting import add_target_options, wanted_target
 from cpumap.errors import InputError
 from cpumap.fleet.calls import Work, convert
 from cpumap.fleet.convert import Answers
+from cpumap.fleet.inputs import Input
 from cpumap.fleet.run import cores
 from cpumap.fleet.write import Destination
 from cpumap.libvirt.words import libvirt_map
@@ -81,7 +82,8 @@ def add_paths(parser: argparse.ArgumentParser, nargs: str = "+", about: str = ""
         nargs=nargs,
         help=f"{about}a domain XML, a directory (every *.xml in it, at any depth; autostart and "
         "networks are left "
-        "alone), a tar archive, or - for a list of these, or an archive, on standard input",
+        "alone), a tar archive, or - for a list of these, or an archive, on standard input; with "
+        "--connect a domain's name (none: every domain)",
     )
 
 
@@ -157,8 +159,6 @@ def run_convert(arguments: argparse.Namespace) -> int:
 
 def fleet_answers(arguments: argparse.Namespace, *, keep: bool) -> Answers:
     """What answers the fleet's questions, as the options say."""
-    if arguments.connect:
-        raise InputError("--connect is not there yet")
     wanted = Wanted(
         arguments.qemu,
         arguments.qmp,
@@ -171,9 +171,30 @@ def fleet_answers(arguments: argparse.Namespace, *, keep: bool) -> Answers:
         pin=getattr(arguments, "pin", "model"), unavailable=getattr(arguments, "unavailable", None)
     )
     words = libvirt_map(arguments.cpu_map, libvirt=arguments.libvirt)
-    return Answers(
+    answers = Answers(
         wanted, open_cpu_map(arguments), words, choices, _moves(arguments.machine), keep=keep
     )
+    if arguments.connect:
+        from cpumap.sources.libvirt import Hypervisor
+
+        answers.hypervisor = Hypervisor(arguments.connect)
+    return answers
+
+
+def fleet_paths(
+    arguments: argparse.Namespace, answers: Answers, *, everything: bool = True
+) -> list[str | Input]:
+    """The fleet's documents: those of the paths, or with --connect the domains of these names.
+
+    No name means every domain, if `everything` is meant then.
+    """
+    if answers.hypervisor is None:
+        return list(arguments.paths)
+    every = [domain.name for domain in answers.hypervisor.domains()] if everything else []
+    return [
+        Input(name, f"{name}.xml", data=answers.hypervisor.xml(name))
+        for name in arguments.paths or every
+    ]
 
 
 def fleet_host(arguments: argparse.Namespace, answers: Answers) -> DescribedHost | None:

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from cpumap.cli.columns import bit_lines
-from cpumap.cli.fleet import add_fleet_options, add_paths, fleet_answers, fleet_host
+from cpumap.cli.fleet import add_fleet_options, add_paths, fleet_answers, fleet_host, fleet_paths
 from cpumap.cli.fleet_output import Display
 from cpumap.cli.reading import read_file
 from cpumap.cli.sourcing import add_source_options
 from cpumap.errors import InputError
-from cpumap.fleet.audit import Audited
+from cpumap.fleet.audit import Audited, Drift
 from cpumap.fleet.calls import Findings, Work, audit, lock
 from cpumap.fleet.convert import Answers
+from cpumap.fleet.gravity import WORDS
 from cpumap.fleet.lock import Lock, blocked_by, feature_names, lock_text, read_lock
 from cpumap.hosts.described import read_described
 from cpumap.libvirt.cpu_map.load import load_cpu_map
@@ -33,7 +34,7 @@ GUESTS_NAMED = 3
 
 
 def add_lock(parser: argparse.ArgumentParser) -> None:
-    add_paths(parser)
+    add_paths(parser, nargs="*")
     parser.add_argument(
         "-o",
         "--output",
@@ -53,18 +54,24 @@ def add_lock(parser: argparse.ArgumentParser) -> None:
 
 
 def run_lock(arguments: argparse.Namespace) -> int:
+    if not arguments.paths and not arguments.connect:
+        raise InputError("say what to lock: PATH…, or --connect URI")
     moved, arguments.machine = arguments.machine, None
     with closing(fleet_answers(arguments, keep=True)) as answers:
         answers.host = fleet_host(arguments, answers)
         with _shown(arguments, answers) as display:
             work = _work(arguments, display)
-            locked = lock(arguments.paths, answers, work=work, guests=arguments.guest)
+            paths = fleet_paths(arguments, answers)
+            locked = lock(paths, answers, work=work, guests=arguments.guest)
     text = lock_text(locked)
     if arguments.output:
         write_atomically(arguments.output, text.encode())
     else:
         put(text)
     arguments.machine = moved
+    if not (locked.guests or locked.refused):
+        say("no guest is there: the lock is empty")
+        return max(display.exit_code, 1)
     return display.exit_code
 
 
@@ -72,7 +79,7 @@ def run_lock(arguments: argparse.Namespace) -> int:
 def _shown(arguments: argparse.Namespace, answers: Answers) -> Iterator[Display]:
     """Shows with which guests of the paths something is wrong, where there are paths."""
     display = Display("text", quiet=True)
-    if not arguments.paths:
+    if not (arguments.paths or arguments.connect):
         yield display
         return
     with display:
@@ -125,7 +132,7 @@ def run_audit(arguments: argparse.Namespace) -> int:
         found = audit(
             locked,
             answers,
-            arguments.paths,
+            fleet_paths(arguments, answers),
             work=_work(arguments, display),
             machine=machine,
             guests=arguments.guest,
@@ -138,7 +145,7 @@ def run_audit(arguments: argparse.Namespace) -> int:
         html = audit_report(found.lock, found.audited, found.blocked, found.sources, answers)
         write_atomically(arguments.report, html.encode())
     blocked = any(missing for entries in found.blocked.values() for missing in entries.values())
-    return 0 if found.holds and not blocked else 1
+    return 0 if found.holds and not blocked and found.lock.guests else 1
 
 
 def _matrix(arguments: argparse.Namespace, lock: Lock) -> dict[str, dict[str, tuple[str, ...]]]:
@@ -170,6 +177,10 @@ def _write(arguments: argparse.Namespace, found: Findings) -> None:
                 f"not on {host} without {', '.join(missing)}" if missing else f"runs on {host}"
             )
             put_line(f"{_named(found.guests(key))}: {verdict}")
+    for guest, reason in sorted(found.lock.refused.items()):
+        put_line(f"{guest}: no CPU was locked: {reason}")
+    if not found.lock.guests:
+        say("the lock holds no CPU of any guest")
     drifted = sum(len(entry.case.guests) for entry in found.audited if not entry.holds)
     sources = ", ".join(found.sources)
     say(f"{drifted} of {len(found.lock.guests)} guests drift; answers from {sources}")
@@ -186,6 +197,7 @@ def _json(found: Findings) -> dict[str, Any]:
         "cpus": cpus,
         "gone": found.gone,
         "new": found.new,
+        "not-locked": dict(found.lock.refused),
         "hosts": hosts,
     }
 
@@ -217,7 +229,7 @@ def _lines(entry: Audited, lock: Lock) -> Iterator[str]:
         before, after = ("-" if v is None else property_text(v) for v in (drift.locked, drift.now))
         yield (
             f"  {drift.name}: {before} → "
-            f"{after}{f'  ({drift.place})' if drift.place else ''}: {drift.cause}"
+            f"{after}{f'  ({drift.place})' if drift.place else ''}: {drift.cause}{_grave(drift)}"
         )
     if entry.seen is None:
         yield from (f"  {line}" for line in drift_lines(entry.prediction))
@@ -231,11 +243,16 @@ def _verdict(entry: Audited) -> str:
             if entry.seen
             else "holds, seen by a guest"
         )
+    count = sum(drift.matters for drift in entry.drifts)
     if entry.holds:
-        return "holds"
-    if entry.drifts:
-        return f"drifts in {len(entry.drifts)} properties"
+        return f"holds; {len(entry.drifts)} properties no guest reads" if entry.drifts else "holds"
+    if count:
+        return f"drifts in {count} properties"
     return "drifts" if entry.prediction.differences else "not known to hold"
+
+
+def _grave(drift: Drift) -> str:
+    return "" if drift.gravity == "guest" else f" [{WORDS[drift.gravity]}]"
 
 
 def _named(guests: Sequence[str]) -> str:

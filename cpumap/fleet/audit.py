@@ -12,9 +12,11 @@ from cpumap.cpu.build import Build
 from cpumap.cpu.expansion import Context, CpuModel
 from cpumap.cpu.explicit import ExplicitCpu
 from cpumap.cpu.names import PropertyName, Value
-from cpumap.cpu.request import CpuRequest
+from cpumap.cpu.origin import Origin
+from cpumap.cpu.request import CpuRequest, machine_topology
 from cpumap.errors import CpumapError
 from cpumap.fleet.convert import Answers, question_key
+from cpumap.fleet.gravity import Gravity, gravity
 from cpumap.fleet.lock import Lock, LockedCpu, guest_of
 from cpumap.libvirt.cpu_map.places import feature_place
 from cpumap.move.adapt import Adapted, Unnamed, era_of
@@ -42,6 +44,12 @@ class Drift:
     cause: str
     place: str
     """The CPUID bits that it is, in QEMU's words; empty where it is none."""
+    gravity: Gravity = "guest"
+
+    @property
+    def matters(self) -> bool:
+        """Whether it is another CPU to a guest."""
+        return self.gravity != "property"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,39 +87,35 @@ class Audited:
         """
         if self.refused:
             return False
-        return not self.seen if self.seen is not None else self.prediction.holds and not self.drifts
+        if self.seen is not None:
+            return not self.seen
+        return self.prediction.holds and not any(drift.matters for drift in self.drifts)
 
 
-def cases(
-    lock: Lock,
-    present: Lock | None = None,
-    refused: Mapping[str, str] | None = None,
-    files: Collection[str] = (),
-) -> list[Case]:
+def cases(lock: Lock, present: Lock | None = None, files: Collection[str] = ()) -> list[Case]:
     """The lock's guests by CPU; where their definitions were read again, by what they ask for now
     as well.
 
-    `refused` says of guests why their definitions ask for no CPU any more; `files` are those whose
-    definitions are files of their own.
+    `files` are those present whose definitions are files of their own.
     """
-    refused = refused or {}
     found: dict[object, Case] = {}
     for guest, key in lock.guests.items():
-        edited = _edited(lock, present, guest) if present else None
-        reason = refused.get(guest, "")
-        own = guest in files
+        there = lock.same_in(present, guest) if present else None
+        edited = _edited(lock.cpus[key], present, there) if present else None
+        reason = present.refused.get(there or "", "") if present else ""
+        own = there in files
         of = key, edited and question_key(edited), reason, own
         case = found.get(of, Case(key, (), edited, reason, own))
         found[of] = replace(case, guests=(*case.guests, guest))
     return list(found.values())
 
 
-def _edited(lock: Lock, present: Lock, guest: str) -> CpuRequest | None:
+def _edited(locked: LockedCpu, present: Lock, guest: str | None) -> CpuRequest | None:
     """What the guest asks for now, where it is not what it asked for."""
-    if guest not in present.guests:
+    if guest is None or guest not in present.guests:
         return None
     now = present.cpus[present.guests[guest]].request
-    return now if question_key(now) != question_key(lock.cpus[lock.guests[guest]].request) else None
+    return now if question_key(now) != question_key(locked.request) else None
 
 
 def audit_case(
@@ -135,15 +139,15 @@ def audit_case(
         cpu = resolve(
             request, expand(request, Platform(source, answers.cpu_map, machine)), answers.choices
         )
-        drifts = tuple(_drifts(case, locked, lasting(cpu), source, answers, machine))
-        prediction = _prediction(locked, cpu, source, answers)
+        drifts = tuple(drifts_of(case, locked, lasting(cpu), source, answers, machine))
+        prediction = prediction_of(locked, cpu, source, answers)
         seen = _seen(locked, cpu, source, answers, prediction, drifts) if guests else None
     except CpumapError as err:
         return Audited(case, None, refused=str(err).removeprefix(": "))
     return Audited(case, cpu.context, drifts, "", prediction, seen)
 
 
-def _drifts(
+def drifts_of(
     case: Case,
     locked: LockedCpu,
     now: ExplicitCpu,
@@ -151,12 +155,28 @@ def _drifts(
     answers: Answers,
     machine: str | None,
 ) -> Iterator[Drift]:
+    """The properties of a locked CPU that are others now, on this source.
+
+    Where the CPU was locked on a host and no host is known now, the same host is meant.
+    """
     causes = _Causes(case, locked, now, source, answers, asked=machine)
     before, after = (_telling(values) for values in _as_if(locked, now, source))
+    here = {prop.name: prop.origin for prop in now.properties}
+    there = {prop.name: prop.origin for prop in locked.properties}
+    topology = machine_topology(now.request)
     for name in sorted(before.keys() | after.keys()):
-        if before.get(name) != after.get(name):
-            place = feature_place(name, answers.cpu_map)
-            yield Drift(name, before.get(name), after.get(name), causes.of(name), place)
+        old, new = before.get(name), after.get(name)
+        origins = [found[name] for found in (here, there) if name in found]
+        if old == new or (not source.own_host and _of_same_host(there.get(name), here.get(name))):
+            continue
+        grave = gravity(name, (before, after), now.context.arch, topology, origins)
+        place = feature_place(name, answers.cpu_map)
+        yield Drift(name, old, new, causes.of(name), place, grave)
+
+
+def _of_same_host(then: Origin | None, now: Origin | None) -> bool:
+    """Whether it was off for want of a host's feature, and nobody says what the host has now."""
+    return bool(then and then.unavailable and not (now and now.unavailable))
 
 
 def _telling(values: Mapping[PropertyName, Value]) -> dict[PropertyName, Value]:
@@ -167,7 +187,7 @@ def _telling(values: Mapping[PropertyName, Value]) -> dict[PropertyName, Value]:
     return {n: v for n, v in values.items() if shown or not n.startswith("hv-version-id-")}
 
 
-def _prediction(
+def prediction_of(
     locked: LockedCpu, now: ExplicitCpu, source: Source, answers: Answers
 ) -> Prediction:
     """What another QEMU's code makes of the same properties."""

@@ -14,15 +14,15 @@ from pathlib import Path
 from cpumap.errors import SourceError
 from cpumap.fleet.audit import Audited, audit_case, cases
 from cpumap.fleet.convert import Answers
-from cpumap.fleet.inputs import find_documents
+from cpumap.fleet.inputs import Input, find_documents
 from cpumap.fleet.journal import JOURNAL, Journal
 from cpumap.fleet.lock import Lock, Locking, read_lock
 from cpumap.fleet.run import Converted, convert_all, executor_for
 from cpumap.fleet.write import Destination, Writer, lock_directories
 from cpumap.system.say import say
 
-Paths = Sequence[str | os.PathLike[str]]
-"""Files, directories, archives; `-` is standard input."""
+Paths = Sequence[str | os.PathLike[str] | Input]
+"""Files, directories, archives; `-` is standard input; documents read already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,24 +55,27 @@ class Findings:
 
     @property
     def holds(self) -> bool:
-        """Whether every guest will see what it saw."""
-        return all(entry.holds for entry in self.audited)
+        """Whether every guest is there, no other is, and each will see what it saw."""
+        return not (self.gone or self.new) and all(entry.holds for entry in self.audited)
 
     @property
     def gone(self) -> list[str]:
         """Guests that were locked and are not there."""
-        if self.present is None:
+        present = self.present
+        if present is None:
             return []
-        refused = (entry.case.guests for entry in self.audited if entry.case.refused)
-        failed = {guest for guests in refused for guest in guests}
-        return sorted(self.lock.guests.keys() - self.present.guests.keys() - failed)
+        locked = (*self.lock.guests, *self.lock.refused)
+        return sorted(guest for guest in locked if self.lock.same_in(present, guest) is None)
 
     @property
     def new(self) -> list[str]:
         """Guests that are there and were not locked."""
-        if self.present is None:
+        present = self.present
+        if present is None:
             return []
-        return sorted(self.present.guests.keys() - self.lock.guests.keys())
+        locked = (*self.lock.guests, *self.lock.refused)
+        known = {self.lock.same_in(present, guest) for guest in locked}
+        return sorted({*present.guests, *present.refused} - known)
 
     def guests(self, key: str) -> list[str]:
         """The guests with this CPU entry."""
@@ -95,8 +98,9 @@ def convert(
     paths that do not go together or a journal of another run, `SourceError` when it cannot be
     written, or a worker process dies.
     """
-    names = [os.fspath(path) for path in paths]
-    inputs = find_documents(names, sys.stdin.buffer)
+    named = [path if isinstance(path, Input) else os.fspath(path) for path in paths]
+    names = [path for path in named if isinstance(path, str)]
+    inputs = find_documents(named, sys.stdin.buffer)
     with (
         executor_for(inputs, work.jobs, work.scheduler) as (executor, everything, jobs),
         _writer(names, answers, destination, resume=resume) as writer,
@@ -142,14 +146,10 @@ def audit(
     lock = locked if isinstance(locked, Lock) else read_lock(Path(locked))
     fleet = read_fleet(paths, answers, work) if paths else None
     present = None if fleet is None else fleet.lock()
+    files = () if fleet is None else fleet.files
     audited = [
         audit_case(case, lock.cpus[case.key], answers, machine=machine, guests=guests)
-        for case in cases(
-            lock,
-            present,
-            None if fleet is None else fleet.missing,
-            () if fleet is None else fleet.files,
-        )
+        for case in cases(lock, present, files)
     ]
     return Findings(lock, present, audited, answers.labels)
 

@@ -38,6 +38,7 @@ from cpumap.system.xml_document import Document, first_child
 if TYPE_CHECKING:
     from cpumap.hosts.described import DescribedHost
     from cpumap.move.target import Target
+    from cpumap.sources.libvirt import Hypervisor
 
 
 Status = Literal["converted", "explicit", "skipped", "refused", "failed"]
@@ -127,6 +128,8 @@ class Outcome:
     answer: int | None = None
     """The number of the answer in it."""
     exit_code: int = 0
+    guest: str = ""
+    """The guest's UUID, else its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,15 +193,32 @@ def convert_batch(
 
 
 def _convert(document: Stored, known: _Learnt) -> Outcome | Question:
+    guest = ""
     try:
         parsed = Document.parse(document.data, document.name, DomainError)
-        gist = read_gist(document.data, parsed.root) if parsed.root.tag == "domain" else None
-        change = known.changes.get(_kind_of(document, gist)) if gist else None
-        if gist is None or change is None:
-            return _asked(document, parsed, gist, known)
-        return _outcome(document, change.answer, edited(document.data, gist.outside(change.edits)))
+        guest = _guest_of(parsed)
+        found = _converted(document, parsed, known)
     except Exception as err:  # one document's failure never is another's
-        return failure(document.number, document.name, understood(err))
+        found = failure(document.number, document.name, understood(err))
+    return found if isinstance(found, Question) else replace(found, guest=guest)
+
+
+def _guest_of(document: Document) -> str:
+    """The guest's UUID, else its name; empty where it has neither."""
+    root = document.root
+    domain = root if root.tag == "domain" else root.find("domain")
+    if domain is None:
+        return ""
+    said = domain.findtext("uuid") or domain.findtext("name") or ""
+    return str(said).strip()
+
+
+def _converted(document: Stored, parsed: Document, known: _Learnt) -> Outcome | Question:
+    gist = read_gist(document.data, parsed.root) if parsed.root.tag == "domain" else None
+    change = known.changes.get(_kind_of(document, gist)) if gist else None
+    if gist is None or change is None:
+        return _asked(document, parsed, gist, known)
+    return _outcome(document, change.answer, edited(document.data, gist.outside(change.edits)))
 
 
 def _asked(
@@ -321,6 +341,8 @@ class Answers:
     """
     host: DescribedHost | None = None
     """The host that they will run on."""
+    hypervisor: Hypervisor | None = None
+    """The libvirt whose domains these are: the QEMUs that it would start are asked."""
     keep: bool = False
     """Whether to keep every explicit CPU in `cpus`, for a report or a lock."""
     cpus: dict[int, ExplicitCpu] = field(default_factory=dict)
@@ -416,14 +438,21 @@ class Answers:
 
         `own`: its emulator may be run, since a file of the fleet names it.
         """
-        if not own:
+        if not own and self.hypervisor is None:
             request = replace(request, emulator=None)
         named = self.wanted.qemu or self.wanted.qmp or self.wanted.recorded
         kind = (request.accel, request.arch)
         key = kind if named else (*kind, request.emulator, request.machine)
         if key not in self._sources:
-            self._sources[key] = self._shared(choose_source(self.wanted, request))
+            self._sources[key] = self._shared(self._chosen(request))
         return self._sources[key]
+
+    def _chosen(self, request: CpuRequest) -> Source:
+        if self.hypervisor is None:
+            return choose_source(self.wanted, request)
+        from cpumap.sources.choose import connected_source
+
+        return connected_source(self.hypervisor, self.wanted, request)
 
     def _shared(self, source: Source) -> Source:
         """A source that is open already, rather than the same one again."""
@@ -446,6 +475,8 @@ class Answers:
             source.close()
         self._sources.clear()
         self._places.clear()
+        if self.hypervisor is not None:
+            self.hypervisor.close()
 
     def __enter__(self) -> Self:
         return self

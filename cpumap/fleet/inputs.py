@@ -42,9 +42,17 @@ class Input:
     problem: str = ""
 
 
-def find_documents(paths: Iterable[str], stdin: IO[bytes]) -> Iterator[Input]:
-    """Every document of the paths, in their order; directories sorted by name, at any depth."""
-    named = list(paths)
+def find_documents(paths: Iterable[str | Input], stdin: IO[bytes]) -> Iterator[Input]:
+    """Every document of the paths, in their order; directories sorted by name, at any depth.
+
+    Documents read already come first.
+    """
+    every = list(paths)
+    yield from (path for path in every if isinstance(path, Input))
+    yield from _below([path for path in every if isinstance(path, str)], stdin)
+
+
+def _below(named: list[str], stdin: IO[bytes]) -> Iterator[Input]:
     if named.count("-") > 1:
         raise InputError("standard input can be read only once")
     directories = [Path(path).resolve().name for path in named if Path(path).is_dir()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -28,7 +29,11 @@ from cpumap.proof.verify import look
 from cpumap.qemu.arguments import smp_option
 from cpumap.sources.source import Source
 
-SCHEMA = "cpumap.lock/1"
+SCHEMA = "cpumap.lock/2"
+
+
+OLD_SCHEMA = "cpumap.lock/1"
+"""Of locks that know their guests by file alone, and hold no reason for those that have no CPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +59,23 @@ class Lock:
 
     cpus: Mapping[str, LockedCpu]
     guests: Mapping[str, str]
-    """Guest (its file) → the entry of its CPU."""
+    """Guest (its file, or the name of a domain that libvirt keeps) → the entry of its CPU."""
+    ids: Mapping[str, str] = field(default_factory=dict)
+    """Guest → its UUID, else its name; what is in neither is known by its file."""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Guest without a CPU that can be said → why."""
+
+    def same_in(self, other: Lock, guest: str) -> str | None:
+        """The guest of this lock in another one: by UUID or name, and by its file where several, or
+        none, are called so.
+        """
+        everywhere = (*other.guests, *other.refused)
+        own = self.ids.get(guest)
+        alike = [name for name in everywhere if own is not None and other.ids.get(name) == own]
+        if len(alike) == 1 or guest in alike:
+            return guest if guest in alike else alike[0]
+        nameless = own is None or guest not in other.ids
+        return guest if nameless and guest in everywhere else None
 
 
 @dataclass
@@ -67,10 +88,13 @@ class Locking:
     """Those whose emulator a file of their own names."""
     missing: dict[str, str] = field(default_factory=dict)
     """Guest without a CPU that can be said → why."""
+    ids: dict[str, str] = field(default_factory=dict)
 
     def add(self, group: Iterable[Converted]) -> None:
         """Takes these guests up."""
         for item in group:
+            if item.outcome.guest:
+                self.ids[item.source.name] = item.outcome.guest
             if item.outcome.answer in self.answers.cpus:
                 self.guests[item.source.name] = str(item.outcome.answer)
                 if item.outcome.answer in self.answers.own:
@@ -88,7 +112,8 @@ class Locking:
         cpus = {
             str(number): cpu for number, cpu in self.answers.cpus.items() if str(number) in used
         }
-        return Lock({key: self._locked(key, cpu, guests) for key, cpu in cpus.items()}, self.guests)
+        locked = {key: self._locked(key, cpu, guests) for key, cpu in cpus.items()}
+        return Lock(locked, self.guests, self.ids, self.missing)
 
     def _locked(self, key: str, cpu: ExplicitCpu, guests: bool) -> LockedCpu:
         own = int(key) in self.answers.own
@@ -116,12 +141,21 @@ def guest_of(cpu: ExplicitCpu, source: Source) -> GuestCpu:
 def lock_text(lock: Lock) -> str:
     """The lock as JSON: sorted and indented, so that version control shows what changed."""
     cpus = {key: _cpu_json(cpu) for key, cpu in lock.cpus.items()}
-    return (
-        json.dumps(
-            {"schema": SCHEMA, "cpus": cpus, "guests": dict(sorted(lock.guests.items()))}, indent=1
-        )
-        + "\n"
-    )
+    guests = _by_id(lock, {guest: {"cpu": key} for guest, key in lock.guests.items()})
+    refused = _by_id(lock, {guest: {"reason": why} for guest, why in lock.refused.items()})
+    whole = {"schema": SCHEMA, "cpus": cpus, "guests": guests, "refused": refused}
+    return json.dumps(whole, indent=1) + "\n"
+
+
+def _by_id(lock: Lock, guests: Mapping[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+    """What is said of each guest, by UUID, else name; where several share one, by file."""
+    shared = Counter(lock.ids.get(guest) for guest in (*lock.guests, *lock.refused))
+    found = {}
+    for guest, about in guests.items():
+        own = lock.ids.get(guest)
+        key = own if own is not None and shared[own] == 1 else guest
+        found[key] = {"from": guest, **({"id": own} if own and key != own else {}), **about}
+    return dict(sorted(found.items()))
 
 
 def _cpu_json(cpu: LockedCpu) -> dict[str, Any]:
@@ -176,14 +210,33 @@ def read_lock(path: Path) -> Lock:
         raise InputError(err.strerror or str(err), str(path)) from err
     except ValueError as err:
         raise InputError(f"not a lock: {err}", str(path)) from err
-    if not isinstance(stored, dict) or stored.get("schema") != SCHEMA:
+    if not isinstance(stored, dict) or stored.get("schema") not in (SCHEMA, OLD_SCHEMA):
         raise InputError(f"not a lock ({SCHEMA})", str(path))
     try:
-        return Lock(
-            {key: _cpu_of(entry) for key, entry in stored["cpus"].items()}, stored["guests"]
-        )
+        cpus = {key: _cpu_of(entry) for key, entry in stored["cpus"].items()}
+        if stored["schema"] == OLD_SCHEMA:
+            return Lock(cpus, stored["guests"])
+        return _lock_of(cpus, stored["guests"], stored["refused"])
     except (KeyError, TypeError, ValueError, AttributeError) as err:
         raise InputError(f"not a lock: {err}", str(path)) from err
+
+
+def _lock_of(
+    cpus: Mapping[str, LockedCpu],
+    guests: Mapping[str, Mapping[str, str]],
+    refused: Mapping[str, Mapping[str, str]],
+) -> Lock:
+    ids = {}
+    for key, about in (*guests.items(), *refused.items()):
+        own = about.get("id", key)
+        if own != about["from"]:
+            ids[about["from"]] = own
+    return Lock(
+        cpus,
+        {about["from"]: about["cpu"] for about in guests.values()},
+        ids,
+        {about["from"]: about["reason"] for about in refused.values()},
+    )
 
 
 def _cpu_of(stored: Mapping[str, Any]) -> LockedCpu:

@@ -41,8 +41,9 @@ def audit(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, Any]
 
 def test_guests_that_share_a_cpu_share_an_entry(lock: Path) -> None:
     stored_lock = json.loads(lock.read_text())
-    assert stored_lock["schema"] == "cpumap.lock/1"
-    guests = {Path(name).name: key for name, key in stored_lock["guests"].items()}
+    assert stored_lock["schema"] == "cpumap.lock/2"
+    guests = {Path(who["from"]).name: who["cpu"] for who in stored_lock["guests"].values()}
+    assert set(stored_lock["guests"]) == {"db", "mail", "new", "old", "web"}, "no file has a UUID"
     assert guests["mail.xml"] == guests["web.xml"] != guests["old.xml"]
     assert len(stored_lock["cpus"]) == 4
     entry = stored_lock["cpus"][guests["db.xml"]]
@@ -153,6 +154,7 @@ def test_definitions_read_again(
             "now": False,
             "cause": "definition: edited since it was locked",
             "place": "CPUID[eax=07h,ecx=00h].EBX.avx2 [bit 5]",
+            "gravity": "guest",
         }
     ]
 
