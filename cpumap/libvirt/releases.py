@@ -28,6 +28,8 @@ INSTALLED = Path("/usr/share/libvirt/cpu_map")
 VARIABLE = "CPUMAP_LIBVIRT"
 """The environment variable that names a release where no option does."""
 
+_BITS_WANTED, _BITS_OPTIONAL = (9, 0), (11, 3)
+
 _LIBRARY = "libvirt.so.0"
 _LIBRARIES = ("usr/lib64", "usr/lib", "usr/lib/*-linux-gnu", "usr/local/lib*")
 
@@ -81,6 +83,20 @@ def lost_features(model: Model, cpu_map: CpuMap) -> tuple[FeatureName, ...]:
     `lost_by`.
     """
     return model.removed if cpu_map.words is None else lost_by(model.name, cpu_map.words)
+
+
+def wants_phys_bits(words: Words) -> bool:
+    """Whether `<maxphysaddr mode='emulate'>` must say `bits`: for 9.0 it must.
+
+    9.0, 11.3 and 12.8 were asked. Raises `ResolveError` for a release in between.
+    """
+    number = _number(words.release)
+    if _BITS_WANTED < number < _BITS_OPTIONAL:
+        raise ResolveError(
+            f"whether libvirt {words.release} takes <maxphysaddr mode='emulate'> without bits is "
+            "not known"
+        )
+    return number <= _BITS_WANTED
 
 
 @lru_cache

@@ -15,8 +15,9 @@ from cpumap.cpu.expansion import CpuModel
 from cpumap.cpu.names import FeatureName, Property
 from cpumap.cpu.request import CpuRequest
 from cpumap.errors import ResolveError, UnknownNameError
+from cpumap.libvirt.cpu_map.entries import Words
 from cpumap.libvirt.cpu_map.map import CpuMap
-from cpumap.libvirt.releases import lost_by, words_of
+from cpumap.libvirt.releases import lost_by, wants_phys_bits, words_of
 from cpumap.libvirt.words import NEVER_PASSED
 from cpumap.pin.expand import OUTSIDE_CPU_OPTION, default_model, shown, topology_refused
 from cpumap.qemu.arguments import global_arguments, property_text
@@ -67,7 +68,7 @@ def _refuse_unsupported(request: CpuRequest, cpu_map: CpuMap) -> None:
     for reason in (
         topology_refused(request),
         _cache_refused(request),
-        _phys_bits_refused(request),
+        _phys_bits_refused(request, cpu_map.words or words_of()),
     ):
         if reason:
             raise _refusal(request, reason)
@@ -118,11 +119,11 @@ def _cache_refused(request: CpuRequest) -> str:
     return "" if cache.level is None else f"unsupported CPU cache level for mode '{cache.mode}'"
 
 
-def _phys_bits_refused(request: CpuRequest) -> str:
+def _phys_bits_refused(request: CpuRequest, words: Words) -> str:
     wanted = request.maxphysaddr
     if wanted is None:
         return ""
-    if wanted.mode == "emulate" and wanted.bits is None:
+    if wanted.mode == "emulate" and wanted.bits is None and wants_phys_bits(words):
         return "if using CPU maximum physical address mode='emulate', bits= must be specified too"
     if wanted.mode == "passthrough" and wanted.bits is not None:
         return (
@@ -217,7 +218,7 @@ def _phys_bits_pieces(request: CpuRequest) -> Iterator[str]:
     if wanted is None:
         return
     if wanted.mode == "emulate":
-        yield f"phys-bits={wanted.bits}"
+        yield "host-phys-bits=off" if wanted.bits is None else f"phys-bits={wanted.bits}"
         return
     yield "host-phys-bits=on"
     if wanted.limit is not None:

@@ -12,7 +12,7 @@ from cpumap.errors import InputError, ResolveError
 from cpumap.hosts.read import read_host
 from cpumap.libvirt.cpu_map.load import load_cpu_map
 from cpumap.libvirt.domain import parse_request
-from cpumap.libvirt.releases import installed_release, lost_by, words_of
+from cpumap.libvirt.releases import installed_release, lost_by, wants_phys_bits, words_of
 from cpumap.libvirt.rules.baseline import baseline
 from cpumap.libvirt.rules.decode import decode
 from cpumap.libvirt.rules.update import update
@@ -104,3 +104,10 @@ def test_update_names_what_the_model_has_lost() -> None:
     }
     assert after["9.0"] == ()
     assert [(f.name, f.policy) for f in after["11.3"]] == [(MPX, "disable")]
+
+
+def test_which_libvirts_want_phys_bits() -> None:
+    wanted = [wants_phys_bits(words_of(release)) for release in ("9.0", "11.3", "12.8")]
+    assert wanted == [True, False, False]
+    with pytest.raises(ResolveError, match=r"whether libvirt 10\.5 takes <maxphysaddr"):
+        wants_phys_bits(words_of("10.5"))

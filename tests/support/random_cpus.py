@@ -48,7 +48,9 @@ class RandomCpus:
         name = model or self._model().name
         vendor = self.seed.choice(["", "", "<vendor>Intel</vendor>", "<vendor>AMD</vendor>"])
         count = self.seed.choice([0, 0, 1, 2, 5])
-        chosen = self.seed.sample(sorted(near), count) if near else self._features(count)
+        chosen = self._features(count)
+        if near:
+            chosen = self.seed.sample(sorted(near), min(count, len(near)))
         inside = "".join(
             f"<feature policy='{self.seed.choice(POLICIES)}' name='{feature}'/>"
             for feature in chosen

@@ -90,9 +90,12 @@ def _phys_bits(request: CpuRequest) -> Iterable[Property]:
         if wanted.limit is not None:
             said = origin("element", "maxphysaddr limit")
             yield Property(PropertyName("host-phys-bits-limit"), wanted.limit, said)
-    elif wanted.bits is not None:
-        said = origin("element", "maxphysaddr emulate")
+        return
+    said = origin("element", "maxphysaddr emulate")
+    if wanted.bits is not None:
         yield Property(PropertyName("phys-bits"), wanted.bits, said)
+    else:  # the bits are then QEMU's own default, not the host's
+        yield Property(PropertyName("host-phys-bits"), False, said)
 
 
 X86_64 = Arch(
