@@ -149,15 +149,12 @@ class _Peeked:
 
 
 def _from_tar(stream: Any, name: str) -> Iterator[Input]:
-    import tarfile
+    from cpumap.fleet.archive import members
 
     try:
-        archive: Any = tarfile.open(fileobj=stream, mode="r|*")  # noqa: SIM115 - the `with` below closes it; only opening is tried
-        with archive:
-            for member in archive:
-                if member.isreg() and member.name.endswith(".xml"):
-                    yield _member(archive, member, name)
-                archive.members.clear()  # it would remember every one
+        for archive, member in members(stream):
+            if member.isreg() and member.name.endswith(".xml"):
+                yield _member(archive, member, name)
     except Exception as err:  # its decompressors and headers fail in ways of their own
         yield Input(name, name, problem=f"broken archive: {type(err).__name__}: {err}")
 

@@ -220,14 +220,20 @@ def _plain(element: Any) -> object:
     return (element.tag, tuple(sorted(attributes.items())), (element.text or "").strip(), children)
 
 
+_LATER = re.compile(r"~\d+$")
+"""What ends the name of a definition that was kept after another of the same domain: no domain's
+name is written with such a mark.
+"""
+
+
 def keep(directory: Path, name: str, content: bytes) -> Path:
     """Where the definition now is in the backup; one that is there already is never overwritten
     by another.
     """
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    stem = re.sub(r"[/\0]|^\.", "_", name)
+    stem = re.sub(r"[/\0%~]|^\.", lambda found: f"%{ord(found[0]):02X}", name)
     for number in range(1000):
-        path = directory / (f"{stem}.{number}.xml" if number else f"{stem}.xml")
+        path = directory / (f"{stem}~{number}.xml" if number else f"{stem}.xml")
         if path.exists() and path.read_bytes() == content:
             return path
         if not path.exists():
@@ -243,7 +249,7 @@ def restore(hypervisor: Hypervisor, backup: Path) -> Iterator[Result]:
     if not backup.exists():
         raise SourceError(f"{backup}: there is no such backup")
     paths = sorted(backup.glob("*.xml")) if backup.is_dir() else [backup]
-    first = [path for path in paths if not (re.search(r"\.\d+$", path.stem) and len(paths) > 1)]
+    first = [path for path in paths if len(paths) == 1 or not _LATER.search(path.stem)]
     if not first:
         raise SourceError(f"{backup}: no definitions in it")
     for path in first:

@@ -11,6 +11,7 @@ from pathlib import Path
 from cpumap.errors import SourceError
 from cpumap.fleet.convert import Outcome
 from cpumap.fleet.inputs import Stamp, stamp_of
+from cpumap.fleet.journal import digest
 from cpumap.system.files import Folder, take_after
 
 
@@ -107,8 +108,15 @@ def prepare(
     return ready
 
 
+_LONGEST = 255
+"""Bytes of a file's name, on the file systems of Linux."""
+
+
 def _temporary(place: TargetFile) -> str:
-    return f".{place.name}.cpumap"
+    name = f".{place.name}.cpumap"
+    if len(os.fsencode(name)) <= _LONGEST:
+        return name
+    return f".{digest(os.fsencode(place.name))}.cpumap"
 
 
 def _own_temporary(place: TargetFile) -> int:
@@ -127,7 +135,10 @@ def _own_temporary(place: TargetFile) -> int:
             ) from err
         # Between opening and locking, its run may have given it another name.
         found, own = place.folder.status(name), os.fstat(handle)
-        if found is not None and found.st_ino == own.st_ino:
+        if own.st_nlink > 1:
+            # Another file's, waiting under this name: what is written would be written there.
+            place.folder.remove(name)
+        elif found is not None and found.st_ino == own.st_ino:
             if own.st_size:
                 os.ftruncate(handle, 0)
             return handle
@@ -144,7 +155,11 @@ def back_up(backup: Path, target: TargetFile, old: bytes) -> None:
     """Keeps the old document, durably, before anything happens to it; a backup is never
     overwritten.
     """
+    if backup.is_symlink():
+        raise SourceError(f"{backup}: a link is no backup: choose another --backup-dir")
     if backup.exists():
+        if backup.samefile(target.path):
+            raise SourceError(f"{backup}: it would be its own backup: choose another --backup-dir")
         if backup.read_bytes() != old:
             raise SourceError(f"{backup}: an older backup is there: choose another --backup-dir")
         return

@@ -28,7 +28,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 def _replace(target: Path, content: bytes) -> None:
     import tempfile
 
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:40]}.")
     temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as stream:
