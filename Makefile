@@ -40,7 +40,10 @@ record: venv ## records the QEMUs of tools/fetch-qemus anew into data/x86_64/exp
 	for release in 5.2 7.2 8.2-ubuntu 10.0.2 10.0 11.1; do for accel in tcg kvm; do \
 	  $(python) -m cpumap record --qemu "$$CPUMAP_QEMUS/bin/qemu-$$release" --accel $$accel -o data/x86_64/expansions || exit; done; done
 
+fuzz: venv ## mutates every kind of input: ARGS="--seed 7 --number 20000"
+	$(python) tools/fuzz.py $(ARGS)
+
 bench: venv ## start-up, conversion and the like, as ratios, measured on this machine
 	$(python) tools/bench.py $(ARGS)
 
-.PHONY: help run test check live lint venv matrix regenerate record bench
+.PHONY: help run test check live lint venv matrix regenerate record fuzz bench

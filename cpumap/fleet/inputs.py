@@ -81,7 +81,7 @@ def _is_tar(path: Path) -> bool:
 
     try:
         return tarfile.is_tarfile(path)
-    except OSError:
+    except Exception:  # its decompressors fail in ways of their own
         return False  # reading it as a document will say why
 
 

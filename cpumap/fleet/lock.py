@@ -11,13 +11,11 @@ from typing import Any
 
 from cpumap.arch.x86.cpuid import LeafId, Registers
 from cpumap.cpu.bits import leaf_key, read_leaf
-from cpumap.cpu.build import Build
 from cpumap.cpu.expansion import Context, CpuModel
 from cpumap.cpu.explicit import ExplicitCpu
 from cpumap.cpu.names import Property, PropertyName, Value
-from cpumap.cpu.origin import UNSAID, read_origin
-from cpumap.cpu.request import Cache, CpuRequest, FeaturePolicy, MaxPhysAddr, machine_topology
-from cpumap.cpu.topology import Topology
+from cpumap.cpu.origin import UNSAID, Origin, read_origin
+from cpumap.cpu.request import CpuRequest, machine_topology
 from cpumap.errors import InputError
 from cpumap.fleet.convert import Answers
 from cpumap.fleet.run import Converted
@@ -28,6 +26,8 @@ from cpumap.proof.guest import GuestCpu
 from cpumap.proof.verify import look
 from cpumap.qemu.arguments import smp_option
 from cpumap.sources.source import Source
+from cpumap.system.made import Readers, made
+from cpumap.system.shape import Shaped, at_top
 
 SCHEMA = "cpumap.lock/2"
 
@@ -208,88 +208,80 @@ def read_lock(path: Path) -> Lock:
         stored = json.loads(path.read_bytes())
     except OSError as err:
         raise InputError(err.strerror or str(err), str(path)) from err
-    except ValueError as err:
+    except (ValueError, RecursionError) as err:
         raise InputError(f"not a lock: {err}", str(path)) from err
     if not isinstance(stored, dict) or stored.get("schema") not in (SCHEMA, OLD_SCHEMA):
         raise InputError(f"not a lock ({SCHEMA})", str(path))
-    try:
-        cpus = {key: _cpu_of(entry) for key, entry in stored["cpus"].items()}
-        if stored["schema"] == OLD_SCHEMA:
-            return Lock(cpus, stored["guests"])
-        return _lock_of(cpus, stored["guests"], stored["refused"])
-    except (KeyError, TypeError, ValueError, AttributeError) as err:
-        raise InputError(f"not a lock: {err}", str(path)) from err
+    lock = at_top(stored, str(path))
+    cpus = {key: _cpu_of(entry) for key, entry in lock.key("cpus").items()}
+    if stored["schema"] == OLD_SCHEMA:
+        return Lock(cpus, {name: _among(key, cpus) for name, key in lock.key("guests").items()})
+    return _lock_of(cpus, lock.key("guests"), lock.key("refused"))
 
 
-def _lock_of(
-    cpus: Mapping[str, LockedCpu],
-    guests: Mapping[str, Mapping[str, str]],
-    refused: Mapping[str, Mapping[str, str]],
-) -> Lock:
+def _among(key: Shaped, cpus: Mapping[str, LockedCpu]) -> str:
+    """A guest's CPU, which is one of the lock's."""
+    if key.text not in cpus:
+        raise key.error("a CPU of the lock")
+    return key.text
+
+
+def _lock_of(cpus: Mapping[str, LockedCpu], guests: Shaped, refused: Shaped) -> Lock:
     ids = {}
     for key, about in (*guests.items(), *refused.items()):
-        own = about.get("id", key)
-        if own != about["from"]:
-            ids[about["from"]] = own
+        name = about.key("from").text
+        own = about.optional("id")
+        if (own.text if own else key) != name:
+            ids[name] = own.text if own else key
     return Lock(
         cpus,
-        {about["from"]: about["cpu"] for about in guests.values()},
+        {one.key("from").text: _among(one.key("cpu"), cpus) for one in guests.members()},
         ids,
-        {about["from"]: about["reason"] for about in refused.values()},
+        {one.key("from").text: one.key("reason").text for one in refused.members()},
     )
 
 
-def _cpu_of(stored: Mapping[str, Any]) -> LockedCpu:
+def _cpu_of(stored: Shaped) -> LockedCpu:
     origins = {
-        name: read_origin(words) for words, names in stored["origins"].items() for name in names
+        name: read_origin(words)
+        for words, names in stored.key("origins").items()
+        for name in names.texts
     }
     properties = tuple(
-        Property(PropertyName(n), v, origins.get(n, UNSAID))
-        for n, v in stored["properties"].items()
+        Property(name, value, origins.get(name, UNSAID))
+        for name, value in stored.key("properties").values.items()
     )
-    guest = _guest_of(stored["guest"]) if "guest" in stored else None
+    guest = stored.optional("guest")
     return LockedCpu(
-        _context_of(stored["context"]),
-        _request_of(stored["request"]),
-        stored["model"],
+        made(Context, stored.key("context")),
+        made(CpuRequest, stored.key("request"), _READERS),
+        stored.key("model").text,
         properties,
-        guest,
+        None if guest is None else _guest_of(guest),
     )
 
 
-def _context_of(stored: Mapping[str, Any]) -> Context:
-    """Locks of earlier versions hold no build."""
-    build = stored.get("build")
-    return Context(**{**stored, "build": Build(**build) if build else None})
+_READERS: Readers = {Origin: lambda words: read_origin(words.text)}
 
 
-def _guest_of(stored: Mapping[str, Any]) -> GuestCpu:
-    msrs = {
-        int(number, 16): None if value is None else int(value, 16)
-        for number, value in stored["msrs"].items()
-    }
-    return GuestCpu(
-        _leaves_of(stored["cpuid"]), msrs, tuple(_leaves_of(leaves) for leaves in stored["vcpus"])
-    )
+def _guest_of(stored: Shaped) -> GuestCpu:
+    try:
+        msrs = {
+            int(number, 16): None if value.value is None else int(value.text, 16)
+            for number, value in stored.key("msrs").items()
+        }
+        vcpus = tuple(_leaves_of(leaves) for leaves in stored.key("vcpus").entries())
+        return GuestCpu(_leaves_of(stored.key("cpuid")), msrs, vcpus)
+    except ValueError as err:
+        raise stored.error("leaves and MSRs in hexadecimal") from err
 
 
-def _leaves_of(stored: Mapping[str, str]) -> dict[LeafId, Registers]:
+def _leaves_of(stored: Shaped) -> dict[LeafId, Registers]:
     leaves: dict[LeafId, Registers] = {}
     for name, text in stored.items():
-        eax, ebx, ecx, edx = (int(register, 16) for register in text.split())
+        eax, ebx, ecx, edx = (int(register, 16) for register in text.text.split())
         leaves[read_leaf(name)] = eax, ebx, ecx, edx
     return leaves
-
-
-def _request_of(stored: Mapping[str, Any]) -> CpuRequest:
-    kinds = {"cache": Cache, "maxphysaddr": MaxPhysAddr, "topology": Topology}
-    fields: dict[str, Any] = {n: kinds[n](**v) if n in kinds else v for n, v in stored.items()}
-    fields["features"] = tuple(FeaturePolicy(**feature) for feature in stored.get("features", ()))
-    fields["settings"] = tuple(
-        Property(**{**setting, "origin": read_origin(setting.get("origin", ""))})
-        for setting in stored.get("settings", ())
-    )
-    return CpuRequest(**fields)
 
 
 def blocked_by(

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from cpumap.arch.arch import Arch
 from cpumap.cpu.build import Build, digest_of
 from cpumap.cpu.expansion import CpuModel, Definition, ExpansionType, Machine
 from cpumap.cpu.vendors import vendor_among
-from cpumap.errors import UnknownNameError
+from cpumap.errors import SourceError, UnknownNameError
 from cpumap.qemu.qmp import CommandFailedError, Conversation
 from cpumap.qemu.warnings import ASKED_IN_VAIN
+from cpumap.system.made import made
+from cpumap.system.shape import Shaped, at_top
 
 
-def version_of(answer: Mapping[str, Any]) -> str:
-    qemu = answer["qemu"]
-    return f"{qemu['major']}.{qemu['minor']}.{qemu['micro']}"
+def told(answer: Any, command: str) -> Shaped:
+    """A QEMU's answer to a command, to be taken apart. Errors: `SourceError`, with the place."""
+    return at_top(answer, f"QEMU's answer to {command}", SourceError)
+
+
+def version_of(answer: Any) -> str:
+    qemu = told(answer, "query-version").key("qemu")
+    return ".".join(str(qemu.key(part).number) for part in ("major", "minor", "micro"))
+
+
+def first_vcpu(session: Conversation) -> str:
+    """The path of the first vCPU in QEMU's tree of objects."""
+    for vcpu in told(session.execute("query-cpus-fast"), "query-cpus-fast").entries():
+        return vcpu.key("qom-path").text
+    raise SourceError(f"{session.label} has no vCPU")
 
 
 def build_of(session: Conversation, arch: Arch) -> Build:
@@ -26,10 +41,14 @@ def build_of(session: Conversation, arch: Arch) -> Build:
     types = session.execute("qom-list-types", implements="cpu", abstract=False)
     return Build(
         version_of(version),
-        version.get("package", ""),
-        digest_of(machines, [entry["name"] for entry in types], _bare_properties(session, arch)),
+        told(version, "query-version").key("package").text,
+        digest_of(machines, _names(types, "qom-list-types"), _bare_properties(session, arch)),
         vendor_among(machines),
     )
+
+
+def _names(answer: Any, command: str) -> list[str]:
+    return [entry.key("name").text for entry in told(answer, command).entries()]
 
 
 def _bare_properties(session: Conversation, arch: Arch) -> list[str]:
@@ -39,36 +58,54 @@ def _bare_properties(session: Conversation, arch: Arch) -> list[str]:
     return list(expanded_by(session, CpuModel(arch.bare), "full").props)
 
 
-def machines_of(answer: Iterable[Mapping[str, Any]]) -> tuple[Machine, ...]:
-    return tuple(
-        Machine(
-            name=entry["name"],
-            alias=entry.get("alias"),
-            default_cpu=entry.get("default-cpu-type"),
-            deprecated=entry.get("deprecated", False),
-            is_default=entry.get("is-default", False),
-            cpu_max=entry["cpu-max"],
-        )
-        for entry in sorted(answer, key=lambda entry: str(entry["name"]))
-        if entry["name"] != "none"
-    )
+def machines_of(answer: Any) -> tuple[Machine, ...]:
+    entries = _renamed(answer, "query-machines", _MACHINE)
+    made_of = (made(Machine, entry) for entry in entries)
+    return tuple(sorted((one for one in made_of if one.name != "none"), key=_name))
 
 
 def definitions_of(session: Conversation, arch: Arch) -> tuple[Definition, ...]:
-    return tuple(
-        Definition(
-            name=entry["name"],
-            typename=entry.get("typename", arch.typename(entry["name"])),
-            alias_of=entry.get("alias-of"),
-            migration_safe=entry.get("migration-safe", False),
-            static=entry.get("static", False),
-            deprecated=entry.get("deprecated", False),
-            unavailable=tuple(entry.get("unavailable-features", ())),
+    answer = session.execute("query-cpu-definitions")
+    found = []
+    for entry in _renamed(answer, "query-cpu-definitions", _DEFINITION):
+        typename = arch.typename(entry.key("name").text)
+        found.append(
+            made(Definition, replace(entry, value={"typename": typename, **entry.mapping}))
         )
-        for entry in sorted(
-            session.execute("query-cpu-definitions"), key=lambda entry: str(entry["name"])
-        )
-    )
+    return tuple(sorted(found, key=_name))
+
+
+_MACHINE = {
+    "name": "name",
+    "alias": "alias",
+    "default-cpu-type": "default_cpu",
+    "deprecated": "deprecated",
+    "is-default": "is_default",
+    "cpu-max": "cpu_max",
+}
+"""QMP's names of what is heeded → ours."""
+
+
+_DEFINITION = {
+    "name": "name",
+    "typename": "typename",
+    "alias-of": "alias_of",
+    "migration-safe": "migration_safe",
+    "static": "static",
+    "deprecated": "deprecated",
+    "unavailable-features": "unavailable",
+}
+
+
+def _renamed(answer: Any, command: str, names: Mapping[str, str]) -> Iterator[Shaped]:
+    """The entries with our names, less what is not heeded."""
+    for entry in told(answer, command).entries():
+        values = {names[name]: value for name, value in entry.mapping.items() if name in names}
+        yield replace(entry, value=values)
+
+
+def _name(entry: Machine | Definition) -> str:
+    return entry.name
 
 
 def expansion_command(model: CpuModel, kind: ExpansionType) -> tuple[str, dict[str, object]]:
@@ -87,7 +124,8 @@ def expanded_by(session: Conversation, model: CpuModel, kind: ExpansionType) -> 
     return model_of(answer)
 
 
-def model_of(answer: Mapping[str, Any]) -> CpuModel:
+def model_of(answer: Any) -> CpuModel:
     """The model and properties of an expansion; QEMU leaves `props` out where there are none."""
-    model = answer["model"]
-    return CpuModel(model["name"], model.get("props", {}))
+    model = told(answer, "query-cpu-model-expansion").key("model")
+    props = model.optional("props")
+    return CpuModel(model.key("name").text, {} if props is None else props.values)

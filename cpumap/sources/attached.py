@@ -9,7 +9,15 @@ from cpumap.cpu.build import Build
 from cpumap.cpu.expansion import CpuModel, Definition, ExpansionType, Machine, Realised
 from cpumap.cpu.names import Accel, PropertyName
 from cpumap.errors import CannotRealiseError, UnknownNameError
-from cpumap.qemu.answers import build_of, definitions_of, expanded_by, machines_of, version_of
+from cpumap.qemu.answers import (
+    build_of,
+    definitions_of,
+    expanded_by,
+    first_vcpu,
+    machines_of,
+    told,
+    version_of,
+)
 from cpumap.qemu.qmp import Conversation
 from cpumap.sources.realised import bits_in, named_bits, read_realised
 from cpumap.sources.source import Source
@@ -25,12 +33,12 @@ class AttachedSource(Source):
     def __init__(self, session: Conversation) -> None:
         self._session = session
         self.version = version_of(session.execute("query-version"))
-        self.arch: str = session.execute("query-target")["arch"]
+        self.arch = told(session.execute("query-target"), "query-target").key("arch").text
         self.kind = arch_of(self.arch)
-        self.accel: Accel = "kvm" if session.execute("query-kvm")["enabled"] else "tcg"
-        self.machine: str = session.execute(
-            "qom-get", path="/machine", property="type"
-        ).removesuffix("-machine")
+        kvm = told(session.execute("query-kvm"), "query-kvm").key("enabled").switch
+        self.accel: Accel = "kvm" if kvm else "tcg"
+        typename = session.execute("qom-get", path="/machine", property="type")
+        self.machine = told(typename, "qom-get").text.removesuffix("-machine")
         self.label = f"running QEMU {self.version} ({session.label})"
 
     def build(self) -> Build:
@@ -63,7 +71,7 @@ class AttachedSource(Source):
 
     def running(self) -> Realised:
         """The CPU that its guest has now."""
-        path = self._session.execute("query-cpus-fast")[0]["qom-path"]
+        path = first_vcpu(self._session)
         words = self._session.execute("qom-get", path=path, property="filtered-features")
         return replace(read_realised(self._session), filtered=named_bits(bits_in(words)))
 

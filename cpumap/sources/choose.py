@@ -146,7 +146,12 @@ def _attached(address: str) -> Source:
     from cpumap.qemu.qmp import Session
     from cpumap.sources.attached import AttachedSource
 
-    return AttachedSource(Session.attach(address))
+    session = Session.attach(address)
+    try:
+        return AttachedSource(session)
+    except BaseException:
+        session.close()
+        raise
 
 
 def _recorded(wanted: str, accel: Accel, request: CpuRequest) -> Source:

@@ -18,6 +18,7 @@ from cpumap.qemu.answers import (
     expansion_command,
     machines_of,
     model_of,
+    told,
     version_of,
 )
 from cpumap.qemu.arguments import cpu_arguments
@@ -47,7 +48,7 @@ class QemuSource(Source):
 
     def _introduce(self, bare: Session) -> None:
         self.version = version_of(bare.execute("query-version"))
-        self.arch: str = bare.execute("query-target")["arch"]
+        self.arch: str = told(bare.execute("query-target"), "query-target").key("arch").text
         self.kind = arch_of(self.arch)
         self.label = f"QEMU {self.version} ({self.binary})"
         self._build: Build | None = None

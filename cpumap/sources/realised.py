@@ -7,9 +7,10 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from cpumap.cpu.bits import Bit, CpuidBits, bits_words
+from cpumap.cpu.bits import Bit, CpuidBits, Register, bits_words
 from cpumap.cpu.expansion import Realised
 from cpumap.cpu.names import PropertyName
+from cpumap.qemu.answers import first_vcpu, told
 from cpumap.qemu.qmp import Conversation
 from cpumap.qemu.warnings import UNMET, lacking
 
@@ -24,19 +25,19 @@ def with_filtered(realised: Realised) -> Realised:
     return replace(realised, properties={**realised.properties, **given_back})
 
 
-def bits_in(words: Iterable[Mapping[str, Any]]) -> Iterator[Bit]:
+_REGISTERS = ("EAX", "EBX", "ECX", "EDX")
+
+
+def bits_in(words: Any) -> Iterator[Bit]:
     """The bits set in a list of X86CPUFeatureWordInfo, as `filtered-features` is."""
-    for word in words:
-        leaf, subleaf, register = (
-            word["cpuid-input-eax"],
-            word.get("cpuid-input-ecx", 0),
-            word["cpuid-register"],
-        )
-        yield from (
-            (leaf, subleaf, register.lower(), number)
-            for number in range(32)
-            if word["features"] >> number & 1
-        )
+    for word in told(words, "filtered-features").entries():
+        leaf = word.key("cpuid-input-eax").number
+        subleaf = word.optional("cpuid-input-ecx")
+        register: Register = word.key("cpuid-register").among(_REGISTERS).lower()
+        features = word.key("features").number
+        for number in range(32):
+            if features >> number & 1:
+                yield leaf, 0 if subleaf is None else subleaf.number, register, number
 
 
 @cache
@@ -66,9 +67,13 @@ def named_bits(filtered: Iterable[Bit]) -> dict[str, str]:
 
 def read_realised(session: Conversation) -> Realised:
     """The first vCPU of a QEMU: every readable scalar property, and what it says was filtered."""
-    path = session.execute("query-cpus-fast")[0]["qom-path"]
-    listed = session.execute("qom-list", path=path)
-    names = [entry["name"] for entry in listed if not entry["type"].startswith(("link<", "child<"))]
+    path = first_vcpu(session)
+    listed = told(session.execute("qom-list", path=path), "qom-list")
+    names = [
+        entry.key("name").text
+        for entry in listed.entries()
+        if not entry.key("type").text.startswith(("link<", "child<"))
+    ]
     values = session.answers(("qom-get", {"path": path, "property": name}) for name in names)
     properties = {
         PropertyName(name): value

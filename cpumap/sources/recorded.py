@@ -17,6 +17,8 @@ from cpumap.cpu.vendors import vendor_among
 from cpumap.errors import SourceError, UnknownNameError
 from cpumap.sources.layers import Layer
 from cpumap.sources.source import Source
+from cpumap.system.data import data_path
+from cpumap.system.shape import at_top
 
 SCHEMA = "cpumap.expansions/1"
 
@@ -356,10 +358,14 @@ def _read(path: Path) -> dict[str, Any]:
         stored = json.loads(path.read_bytes())
     except OSError as err:
         raise SourceError(f"{path}: {err.strerror}") from err
-    except ValueError as err:
+    except (ValueError, RecursionError) as err:
         raise SourceError(f"{path}: not a recording: {err}") from err
     if not isinstance(stored, dict) or stored.get("schema") != SCHEMA:
         raise SourceError(f"{path}: not a recording of `cpumap record` ({SCHEMA})")
     if missing := sorted(_PARTS - stored.keys()):
         raise SourceError(f"{path}: not a whole recording: it lacks {', '.join(missing)}")
+    if not path.is_relative_to(data_path()):  # what is shipped is ours
+        from cpumap.sources.recorded_shape import require_recording
+
+        require_recording(at_top(stored, str(path), SourceError))
     return stored

@@ -58,6 +58,10 @@ class Shaped(Frozen):
         """The object's entries."""
         return ((name, self.at(name, value)) for name, value in self.mapping.items())
 
+    def members(self) -> Iterator[Shaped]:
+        """The values of the object's entries."""
+        return (entry for _, entry in self.items())
+
     def entries(self) -> Iterator[Shaped]:
         """The list's entries."""
         if not isinstance(self.value, list):

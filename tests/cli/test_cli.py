@@ -247,3 +247,21 @@ def test_an_empty_value_names_nothing(
     words = [word.format(option) for word in form]
     assert main(["translate", *words, "data/examples/web-server.xml"]) == 2
     assert f"argument {option}: is empty" in capsys.readouterr().err
+
+
+def test_what_nobody_foresaw_is_one_line_and_exit_code_3(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(arguments: object) -> int:
+        raise RecursionError(f"two\nlines \x1b of {arguments.__class__.__name__}")
+
+    monkeypatch.setattr("cpumap.cli.inspect.run_models", fails)
+    assert main(["models", "--recorded", "7.2"]) == 3
+    said = capsys.readouterr().err
+    assert said.startswith(
+        "cpumap: unforeseen, please report it: RecursionError: two lines \\u001b"
+    )
+    assert said.count("\n") == 1
+    monkeypatch.setenv("CPUMAP_TRACEBACK", "1")
+    main(["models", "--recorded", "7.2"])
+    assert "Traceback" in capsys.readouterr().err
