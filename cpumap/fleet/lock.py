@@ -212,7 +212,7 @@ def read_lock(path: Path) -> Lock:
         raise InputError(f"not a lock: {err}", str(path)) from err
     if not isinstance(stored, dict) or stored.get("schema") not in (SCHEMA, OLD_SCHEMA):
         raise InputError(f"not a lock ({SCHEMA})", str(path))
-    lock = at_top(stored, str(path))
+    lock = at_top(stored, f"{path}: not a lock")
     cpus = {key: _cpu_of(entry) for key, entry in lock.key("cpus").items()}
     if stored["schema"] == OLD_SCHEMA:
         return Lock(cpus, {name: _among(key, cpus) for name, key in lock.key("guests").items()})

@@ -53,7 +53,7 @@ def test_what_is_wrong_is_named_with_its_place(
     path.write_text(json.dumps(lock))
     capsys.readouterr()
     assert main(["audit", "--recorded", "7.2", str(path)]) == 2
-    assert capsys.readouterr().err.startswith(f"cpumap: {path}: {said}")
+    assert capsys.readouterr().err.startswith(f"cpumap: {path}: not a lock: {said}")
 
 
 @pytest.mark.parametrize("chain", [{"base": "base"}, {"base": "max", "max": "base"}])
