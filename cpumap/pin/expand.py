@@ -17,6 +17,7 @@ from cpumap.cpu.request import CpuRequest, FeaturePolicy
 from cpumap.errors import CannotRealiseError, ResolveError, UnknownNameError
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.releases import lost_by, words_of
+from cpumap.libvirt.words import NEVER_PASSED
 from cpumap.sources.platform import Platform
 from cpumap.sources.source import Source
 
@@ -110,6 +111,8 @@ def requested_properties(request: CpuRequest, cpu_map: CpuMap, arch: Arch) -> It
         for name in lost_by(request.model, cpu_map.words or words_of()):
             yield Property(cpu_map.property_of(name), False, origin("removed by libvirt"))
     for feature in request.features:
+        if request.by_libvirt and feature.name in NEVER_PASSED:
+            continue
         yield Property(
             cpu_map.property_of(feature.name),
             feature.policy in ON,

@@ -10,6 +10,7 @@ from cpumap.libvirt.domain import parse_request
 from cpumap.libvirt.releases import words_of
 from cpumap.libvirt.words import meant_for
 from cpumap.pin.as_libvirt import libvirt_cpu_args
+from cpumap.pin.expand import expand
 from cpumap.sources.choose import Wanted, choose_source
 from cpumap.sources.platform import Platform
 
@@ -42,3 +43,14 @@ def test_emulated_physical_bits_without_a_number() -> None:
         passed("9.0", "Haswell", emulated)
     with pytest.raises(ResolveError, match="not known"):
         passed("10.0", "Haswell", emulated)
+
+
+@pytest.mark.parametrize("policy", ["force", "require", "disable", "forbid"])
+def test_what_libvirt_passes_on_to_no_qemu(policy: str) -> None:
+    names = ("cmt", "mbm_total", "mbm_local", "osxsave", "ospke")
+    inside = "".join(f"<feature policy='{policy}' name='{name}'/>" for name in names)
+    assert passed("9.0", "Haswell", inside) == "Haswell"
+    request = parse_request(DOMAIN.format("Haswell", inside))
+    source = choose_source(Wanted(recorded="7.2"), request)
+    expansion = expand(request, Platform(source, load_cpu_map()))
+    assert not expansion.asked
