@@ -122,3 +122,6 @@ class Expansion(Frozen):
     """As `Realised.unmet`."""
     nameless: tuple[Bit, ...] = ()
     """As `Realised.nameless`."""
+    own_host: bool = True
+    """Whether a host that it is to run on has made it: what QEMU takes from its host is known then.
+    """

@@ -115,7 +115,7 @@ def expansion_on(host: DescribedHost, expansion: Expansion, cpu_map: CpuMap) -> 
         expansion = _with_vendor(expansion, vendor.string)
     names = lacking_on(host, asked_of(expansion))
     lacking = {str(name): qemu_words(name, bits_of(name, cpu_map)) for name in names}
-    return replace(expansion, unavailable=lacking)
+    return replace(expansion, unavailable=lacking, own_host=False)
 
 
 def _with_vendor(expansion: Expansion, vendor: str) -> Expansion:

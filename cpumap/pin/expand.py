@@ -75,6 +75,7 @@ def expand(request: CpuRequest, platform: Platform, *, must_realise: bool = True
         unavailable=realised.filtered,
         unmet=realised.unmet,
         nameless=realised.nameless,
+        own_host=source.own_host,
     )
 
 

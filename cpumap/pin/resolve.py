@@ -73,6 +73,7 @@ def resolve(
     named = _Named()
     for name, value in sorted(_worth_naming(expansion).items()):
         named.put(name, value, _origin(name, expansion))
+    _judge_host(request, expansion, named)
     _raise(request, expansion, named, arch)
     keep = _keeps_unavailable(expansion, choices)
     _judge_unavailable(request, expansion, named, keep)
@@ -152,6 +153,29 @@ def _origin(name: PropertyName, expansion: Expansion) -> Origin:
     if name in expansion.static:
         return origin("model", expansion.model.name)
     return origin("machine type", expansion.context.machine)
+
+
+def _judge_host(request: CpuRequest, expansion: Expansion, named: _Named) -> None:
+    """What QEMU takes from its host under KVM, where none has been asked: enlightenments are
+    refused, address bits left to it.
+    """
+    if expansion.context.accel != "kvm" or expansion.own_host:
+        return
+    asked = {prop.name: prop.value for prop in expansion.asked}
+    if asked.get(_HV_PASSTHROUGH) is True:
+        raise ResolveError(
+            f"{request.where}: {_HV_PASSTHROUGH} turns on whatever its host's KVM has: ask a QEMU"
+            " on that host (--qemu), or name the enlightenments instead"
+        )
+    bits = named.properties.get(_HOST_PHYS_BITS)
+    if bits is not None and bits.value is True and _PHYS_BITS in named.properties:
+        del named.properties[_PHYS_BITS]
+        named.notes.append(f"{_PHYS_BITS} depends on the host, as {_HOST_PHYS_BITS} says")
+
+
+_HV_PASSTHROUGH, _HOST_PHYS_BITS, _PHYS_BITS = map(
+    PropertyName, ("hv-passthrough", "host-phys-bits", "phys-bits")
+)
 
 
 def _raise(request: CpuRequest, expansion: Expansion, named: _Named, arch: Arch) -> None:
