@@ -5,7 +5,7 @@ nothing decided.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from itertools import pairwise
 from os import PathLike
@@ -117,7 +117,18 @@ def cpu_children(document: Document, names: Collection[str]) -> list[str]:
     )
     found = () if cpu is None else cpu.iterchildren(*names)
     texts = [etree.tostring(child, encoding="unicode", with_tail=False) for child in found]
-    return [_outdented(NAMESPACES.sub("", text)) for text in texts]
+    inherited = {} if cpu is None else cpu.nsmap
+    return [_outdented(_without_inherited(text, inherited)) for text in texts]
+
+
+def _without_inherited(text: str, namespaces: Mapping[str | None, str]) -> str:
+    """The element without the declarations that stand above it in its document."""
+
+    def kept(found: re.Match[str]) -> str:
+        prefix, uri = found[0].split(":", 1)[1].split("=", 1)
+        return "" if namespaces.get(prefix) == uri[1:-1] else found[0]
+
+    return NAMESPACES.sub(kept, text)
 
 
 def _outdented(text: str) -> str:

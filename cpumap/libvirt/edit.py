@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
-from itertools import pairwise
+from itertools import chain, count, pairwise
 
 from cpumap.errors import DomainError
 from cpumap.libvirt.layout import ANCHORS, QEMU_NAMESPACE, Layout, Span, read_layout
@@ -89,7 +89,13 @@ def _arguments(values: tuple[str, ...], margin: str, tag: str) -> str:
 
 @lru_cache(maxsize=512)  # the same in many documents of a fleet, as well
 def _indented(element: str, margin: str) -> str:
-    return margin.join(element.strip().splitlines())
+    return margin.join(element.strip().split("\n"))  # other line breaks may stand in a value
+
+
+def _free_prefix(taken: Collection[str]) -> str:
+    """A prefix for libvirt's QEMU namespace that the document has for no other."""
+    prefixes = chain(("qemu", "libvirt-qemu"), (f"qemu{number}" for number in count(1)))
+    return next(prefix for prefix in prefixes if prefix not in taken)
 
 
 _TextEdit = tuple[int, int, str]
@@ -174,7 +180,7 @@ class _Editor:
         edits: list[_TextEdit] = []
         prefix = self.layout.qemu_prefix
         if prefix is None:
-            prefix = "qemu" if "qemu" not in self.layout.prefixes else "libvirt-qemu"
+            prefix = _free_prefix(self.layout.prefixes)
             behind_tag = self.layout.root.start + len("<domain") * self.unit
             edits.append((behind_tag, behind_tag, f" xmlns:{prefix}='{QEMU_NAMESPACE}'"))
         first = self.layout.first_child()
