@@ -59,6 +59,8 @@ class Result:
 
     outcome: Outcome
     predicted: tuple[PredictedDifference, ...] = ()
+    unknown: bool = False
+    """Whether it had been said that this is not known."""
 
     @property
     def xsave_alone(self) -> bool:
@@ -140,11 +142,11 @@ class Bench:
             return Result("refused")
         seen = {(d.leaf, d.subleaf, d.register, d.xor) for d in differences(original, guest)}
         if not seen:
-            return Result("same")
+            return _unchanged(prediction)
         if prediction is None:
             return Result("NOT PREDICTED")
         if prediction.unknown:
-            return Result("unknown")
+            return Result("unknown", unknown=True)
         exact = _exact(prediction.differences, seen)
         return Result("as predicted", prediction.differences) if exact else Result("NOT PREDICTED")
 
@@ -213,6 +215,16 @@ class Bench:
             topology,
         )
         return self.once(key, lambda: look(source, machine, model, smp_option(topology)))
+
+
+def _unchanged(prediction: Prediction | None) -> Result:
+    """How a move came out that changed nothing: wrong where a change was foretold."""
+    if prediction is None:
+        return Result("same")
+    foretold = any(not said.undefined for said in prediction.differences)
+    if foretold and not prediction.unknown:
+        return Result("NOT PREDICTED")
+    return Result("same", unknown=bool(prediction.unknown))
 
 
 def _exact(

@@ -174,7 +174,9 @@ def _cache_leaves(side: Side) -> CacheLeaves | None:
     if around is None:
         return None
     older, newer = (_recorded(release, side) for release in around)
-    agree = older is not None and newer is not None and _unshared(older) == _unshared(newer)
+    agree = (
+        older is not None and newer is not None and _unshared(older, side) == _unshared(newer, side)
+    )
     return newer if agree else None
 
 
@@ -184,10 +186,12 @@ def _recorded(name: str, side: Side) -> CacheLeaves | None:
     return None if index is None else cast(CacheLeaves, facts["leaves"][index])
 
 
-def _unshared(leaves: CacheLeaves) -> dict[tuple[str, Register], int]:
-    """The registers without how vCPUs are counted in them, which is told by other facts."""
+def _unshared(leaves: CacheLeaves, side: Side) -> dict[tuple[str, Register], int]:
+    """The registers that a guest sees, without how vCPUs are counted in them: other facts tell."""
     found: dict[tuple[str, Register], int] = {}
     for leaf, values in leaves.items():
+        if not side.shows(int(leaf.partition(".")[0], 16)):
+            continue
         for register, text in zip(REGISTERS, values, strict=True):
             shared = register == "eax" and leaf.startswith(SHARING_LEAVES)
             found[leaf, register] = int(text, 16) & (0x3FFF if shared else 0xFFFFFFFF)

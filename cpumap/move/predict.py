@@ -35,7 +35,7 @@ from cpumap.move.measured import (
     measured_differences,
     undefined_leaves,
 )
-from cpumap.move.side import AMD, ONE_VCPU, Side, stored_facts
+from cpumap.move.side import AMD, EXTENDED, ONE_VCPU, Side, stored_facts
 from cpumap.move.topology import VCPU_NUMBER, by_topology
 from cpumap.move.xsave import Components, xsave
 
@@ -49,14 +49,7 @@ them.
 """
 
 
-_EXTENDED = 0x80000000
-
-
 _CENTAUR = 0xC0000000
-
-
-_FEATURES = 0x7
-"""The leaf whose subleaves end at the property level-func7."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +192,7 @@ def _undefined(
 ) -> Iterator[PredictedDifference]:
     """Places that one of the two QEMUs does not write."""
     for leaf in sorted(undefined_leaves(readings or ())):
-        if _in_sight(leaf, after):
+        if after.shows(leaf):
             yield from _by_chance(leaf, 0, "measured: a guest reads other words at each start")
     if readings is not None:
         return
@@ -278,7 +271,7 @@ def _summed(
         xor = 0
         for part, _ in parts:
             xor ^= part
-        if not xor or (register != "msr" and not _in_sight(leaf, side, subleaf)):
+        if not xor or (register != "msr" and not side.shows(leaf, subleaf)):
             continue
         cause = "; ".join(dict.fromkeys(cause for _, cause in parts))
         by_vcpu = (leaf, register) == VCPU_NUMBER
@@ -290,20 +283,12 @@ def _summed(
                 )
 
 
-def _in_sight(leaf: int, side: Side, subleaf: int = 0) -> bool:
-    if leaf == _FEATURES and subleaf > side.number("level-func7"):
-        return False
-    if leaf >= _EXTENDED:
-        return leaf <= side.number("xlevel")
-    return leaf <= side.number("level")
-
-
 def _echoes(side: Side) -> Iterator[int]:
     if side.accel == "kvm" and side.get("vendor") in AMD:
         return
     yield 0x40000100
-    if side.number("xlevel") < _EXTENDED:
-        yield _EXTENDED
+    if side.number("xlevel") < EXTENDED:
+        yield EXTENDED
     if side.number("xlevel2") < _CENTAUR:
         yield _CENTAUR
 

@@ -16,6 +16,14 @@ from cpumap.system.data import data_path
 AMD = ("AuthenticAMD", "HygonGenuine")
 
 
+EXTENDED = 0x80000000
+"""Where AMD's leaves begin."""
+
+
+_FEATURES = 0x7
+"""The leaf whose subleaves end at the property level-func7."""
+
+
 ONE_VCPU = Topology()
 
 
@@ -42,6 +50,12 @@ class Side:
         """The property's number; 0 where it has none."""
         value = self.get(name)
         return value if isinstance(value, int) else 0
+
+    def shows(self, leaf: int, subleaf: int = 0) -> bool:
+        """Whether a guest sees the leaf, and not what it repeats beyond the highest one."""
+        if leaf == _FEATURES and subleaf > self.number("level-func7"):
+            return False
+        return leaf <= self.number("xlevel" if leaf >= EXTENDED else "level")
 
 
 def widened(count: int) -> int:

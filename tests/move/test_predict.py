@@ -168,6 +168,7 @@ def test_what_was_not_measured_is_unknown(
         ("Haswell", "8.2.4", Topology(dies=2), False),
         ("Haswell", "8.2.4", Topology(cores=3), True),
         ("n270", "8.2.4", Topology(), False),
+        ("Haswell", "10.0.20", Topology(cores=3), True),
         ("Haswell", "10.0.7", Topology(cores=4, threads=2), True),
         ("Haswell", "10.0.7", Topology(cores=3), False),
         ("EPYC-v1", "10.0.7", Topology(cores=3), True),
