@@ -15,6 +15,7 @@ from cpumap.pin.translate import translate
 from cpumap.sources.libvirt import Hypervisor
 from tests.support import libvirtd
 from tests.support.definitions import Case, model
+from tests.support.trusted import place_of_our_own
 
 if TYPE_CHECKING:
     import libvirt
@@ -36,10 +37,12 @@ class Site:
     hypervisor: Hypervisor
     connection: libvirt.virConnect
     qemus: Mapping[str, Path]
+    place: Path
+    """Where nobody else can put an emulator: what the hook runs must be there."""
 
     @property
     def emulator(self) -> Path:
-        return self.daemon.root / "emulator"
+        return self.place / "emulator"
 
     def upgrade(self, release: str) -> None:
         """Puts the QEMU of another release where the guests' emulator is."""
@@ -55,7 +58,8 @@ class Site:
             "time_limit": 30,
             **settings,
         }
-        lines = (f"{name.replace('_', '-')} = {value!r}\n" for name, value in known.items())
+        lines = ["run-emulator = true\n"]
+        lines += [f"{name.replace('_', '-')} = {value!r}\n" for name, value in known.items()]
         (self.daemon.root / "hook.toml").write_text("".join(lines))
 
     def define(
@@ -78,9 +82,13 @@ def module_site(qemus: Mapping[str, Path]) -> Iterator[Site]:
     def hooks(root: Path) -> None:
         install("libvirt", root / "etc/libvirt/hooks", root / "hook.toml")
 
-    with libvirtd.private(hooks) as daemon, Hypervisor(daemon.uri, write=True) as hypervisor:
+    with (
+        place_of_our_own() as place,
+        libvirtd.private(hooks) as daemon,
+        Hypervisor(daemon.uri, write=True) as hypervisor,
+    ):
         connection = daemon.open()
-        yield Site(daemon, hypervisor, connection, qemus)
+        yield Site(daemon, hypervisor, connection, qemus, place)
         connection.close()
 
 
