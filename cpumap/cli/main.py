@@ -30,6 +30,7 @@ class Subcommand(NamedTuple):
 COMMANDS = {
     "translate": Subcommand("translate", "one domain XML becomes one explicit CPU"),
     "convert": Subcommand("fleet", "stored configs rewritten, by the thousand"),
+    "plan": Subcommand("plan", "what an upgrade of QEMU, libvirt or machine type does to guests"),
     "lock": Subcommand("lock", "writes down the CPU of every guest of a fleet"),
     "audit": Subcommand(
         "lock", "which guests would see another CPU than the one locked, and because of what"

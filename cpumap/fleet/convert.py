@@ -225,7 +225,7 @@ def _asked(
     document: Stored, parsed: Document, gist: Gist | None, known: _Learnt
 ) -> Outcome | Question:
     """The outcome, or the question, of a document whose gist is new."""
-    reason = _foreign(parsed)
+    reason = foreign(parsed)
     if reason:
         return Outcome(document.number, document.name, "skipped", reason)
     request = request_of(parsed)
@@ -306,7 +306,7 @@ def failure(number: int, name: str, err: CpumapError) -> Outcome:
     )
 
 
-def _foreign(document: Document) -> str:
+def foreign(document: Document) -> str:
     """Why this is none of ours; empty when it is the definition of a guest with a QEMU CPU that can
     be made explicit.
     """

@@ -18,7 +18,10 @@ from cpumap.cpu.names import Accel, PropertyName, Value
 from cpumap.errors import CpumapError
 from cpumap.fleet.audit import Audited, Drift
 from cpumap.fleet.convert import Answers
+from cpumap.fleet.gravity import WORDS
 from cpumap.fleet.lock import Lock, LockedCpu, depends_on_defaults, locked_cpu
+from cpumap.fleet.plan import Fate
+from cpumap.fleet.planned import Plan
 from cpumap.fleet.run import Converted
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.cpu_map.places import bits_of, feature_place
@@ -123,6 +126,37 @@ def diff_report(differences: Sequence[CpuDifference], cpu_map: CpuMap) -> str:
             }
         )
     return _Report("diff", guests, {}, cpu_map, drifts=drifts).html()
+
+
+def plan_report(found: Plan, cpu_map: CpuMap) -> str:
+    """The report on what an upgrade does to a fleet."""
+    guests: list[dict[str, Any]] = []
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for number, group in enumerate(found.groups):
+        rows[str(number)] = list(_plan_rows(group.fate, cpu_map))
+        fate = group.fate
+        done = f"{fate.advice} {fate.why}".strip()
+        reason = "; ".join(filter(None, (fate.stopped or fate.unjudged, f"to do: {done}")))
+        shared = {"status": fate.status, "cpu": str(number), "rows": str(number), "reason": reason}
+        count = len(rows[str(number)])
+        guests += [{"name": guest, **shared, "drifts": count} for guest in group.guests]
+    return _Report("plan", guests, {}, cpu_map, sources=found.sources, drifts=rows).html()
+
+
+def _plan_rows(fate: Fate, cpu_map: CpuMap) -> Iterator[dict[str, Any]]:
+    said = {"migrates there": fate.no_way_there, "migrates back": fate.no_way_back}
+    for name, text in said.items():
+        if text:
+            yield {**_plain_row(name, "", "", text), **_place(PropertyName(""), cpu_map)}
+    for change in fate.changes:
+        name = PropertyName(change.what)
+        cause = f"{change.cause} ({WORDS[change.gravity]})"
+        row = _plain_row(change.what, _text(change.before), _text(change.after), cause)
+        yield {**row, **_place(name, cpu_map)}
+
+
+def _plain_row(name: str, before: str, after: str, cause: str) -> dict[str, Any]:
+    return {"name": name, "before": before, "after": after, "cause": cause}
 
 
 def _property_row(prop: PropertyDifference, cpu_map: CpuMap) -> dict[str, Any]:
