@@ -105,7 +105,7 @@ def _read_element(document: Document, element: Any, cpu_map: CpuMap) -> Cpu:
             raise document.error(element, "no <host><cpu> with a model in <capabilities>")
         return _host_cpu(document, cpu)
     if element.tag == "domainCapabilities":
-        return _host_model(document, element)
+        return _host_model(document, element, cpu_map)
     if element.tag == "cpudata":
         return _from_cpuid(document, element, cpu_map)
     if element.tag == "cpu" and element.find("arch") is not None:
@@ -131,7 +131,7 @@ def _host_cpu(document: Document, cpu: Any) -> HostCpu:
     )
 
 
-def _host_model(document: Document, capabilities: Any) -> HostCpu:
+def _host_model(document: Document, capabilities: Any, cpu_map: CpuMap) -> HostCpu:
     modes = {mode.get("name"): mode for mode in capabilities.iterfind("cpu/mode")}
     mode = modes.get("host-model")
     if mode is None or mode.get("supported") != "yes" or not mode.findtext("model"):
@@ -142,13 +142,30 @@ def _host_model(document: Document, capabilities: Any) -> HostCpu:
         arch=capabilities.findtext("arch") or "x86_64",
         model=mode.findtext("model"),
         vendor=mode.findtext("vendor"),
-        features=_features(document, mode),
+        features=_in_own_order(_features(document, mode), cpu_map),
         fallback="forbid" if mode.find("model").get("fallback") == "forbid" else "allow",
         usable=tuple(model.text for model in models if model.get("usable") == "yes")
         if models
         else None,
         blockers={} if custom is None else _blockers(custom),
         where=document.where(mode),
+    )
+
+
+def _in_own_order(
+    features: tuple[FeaturePolicy, ...], cpu_map: CpuMap
+) -> tuple[FeaturePolicy, ...]:
+    """The features in the order in which libvirt gives them to a guest.
+
+    libvirt 12.8 shows them by the alphabet, and older ones as they are: by policy, then as the map
+    lists them.
+    """
+    names = [feature.name for feature in features]
+    if len(names) < 2 or names != sorted(names):
+        return features
+    ranks = {name: rank for rank, name in enumerate(cpu_map.aliases)}
+    return tuple(
+        sorted(features, key=lambda f: (f.policy != "require", ranks.get(f.name, len(ranks))))
     )
 
 

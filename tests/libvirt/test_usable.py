@@ -84,3 +84,15 @@ def test_other_modes_have_no_model_to_replace() -> None:
     for mode in ("host-passthrough", "maximum"):
         asked = parse_request(f"<cpu mode='{mode}'/>")
         assert on_hypervisor(asked, MAP, {"IvyBridge": ()}) == asked
+
+
+@pytest.mark.parametrize("shown", [("acpi", "aes", "avx"), ("avx", "acpi", "aes")])
+def test_a_host_model_shown_by_the_alphabet_is_taken_in_the_maps_order(
+    shown: tuple[str, ...],
+) -> None:
+    features = "".join(f"<feature policy='require' name='{name}'/>" for name in shown)
+    document = CAPABILITIES.replace("Haswell</model></mode>", f"Haswell</model>{features}</mode>")
+    taken = [feature.name for feature in read_host(document, MAP).features]
+    names = [FeatureName(name) for name in shown]
+    by_alphabet = list(shown) == sorted(shown)
+    assert taken == (sorted(names, key=list(MAP.features).index) if by_alphabet else names)
