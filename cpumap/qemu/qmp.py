@@ -53,6 +53,8 @@ class Session:
         self.label = label
         self.timeout = timeout
         self._loop = asyncio.new_event_loop()
+        # What a peer or a signal ends in the middle is told by us, not by the loop's log.
+        self._loop.set_exception_handler(lambda *_: None)
         self._process: Process | None = None
         self._client: QMPClient | None = None
 
