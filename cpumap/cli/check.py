@@ -109,7 +109,7 @@ def run_host(arguments: argparse.Namespace) -> int:
     # Without a domain that says so, kvm is what a host is asked about.
     with source_for(arguments, CpuRequest(accel=arguments.accel or "kvm")) as source:
         here = _here(source, cpu_map)
-        found = available(Platform(source, cpu_map, arguments.machine), here)
+        found = available(Platform(source, cpu_map, arguments.machine), here, made=True)
     if here.cpu is not None and not here.msrs:
         say("this CPU's MSRs cannot be read: features that they hold count as its own")
     for breach in found.breaches:

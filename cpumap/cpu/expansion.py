@@ -125,3 +125,5 @@ class Expansion(Frozen):
     own_host: bool = True
     """Whether a host that it is to run on has made it: what QEMU takes from its host is known then.
     """
+    notes: tuple[str, ...] = ()
+    """What a person should know of how it came about: what a host's description leaves open."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from cpumap.cpu.frozen import NONE_YET, Frozen
-from cpumap.cpu.names import Accel, FeatureName, PropertyName
+from cpumap.cpu.names import Accel, FeatureName, PropertyName, Value
 from cpumap.cpu.request import CpuRequest, FeaturePolicy
 
 
@@ -24,6 +24,22 @@ class ThisMachine(Frozen):
 
 
 UNKNOWN_MACHINE = ThisMachine(None, None)
+
+
+class MadeCpu(Frozen):
+    """A host's own CPU as its QEMU makes it: `-cpu host` or `-cpu max`, realised. Names are
+    canonical, and nothing of one instance is among them.
+    """
+
+    model: str
+    migratable: bool
+    properties: Mapping[PropertyName, Value]
+    bare: Mapping[PropertyName, Value]
+    """Of the model without features, under the same machine type: what equals it is the machine
+    type's doing and not the host's.
+    """
+    without: tuple[PropertyName, ...] = ()
+    """What had to be switched off, since QEMU does not start with it there."""
 
 
 class HostCpu(Frozen):
@@ -55,6 +71,14 @@ class HostCpu(Frozen):
     option.
     """
     where: str = ""
+    qemu: str | None = None
+    """The release of the QEMU that was asked."""
+    made: tuple[MadeCpu, ...] = ()
+    """Its own CPU as that QEMU makes it, migratable and not; empty where nobody asked."""
+    phys_bits: int | None = None
+    """The address bits that a guest has with host-phys-bits=on; None where nobody asked."""
+    also: tuple[HostCpu, ...] = ()
+    """The same host with its QEMU's other accelerators."""
 
 
 Cpu = HostCpu | CpuRequest

@@ -88,6 +88,8 @@ class CpuRequest(Frozen):
     """What the rest of the domain (hyperv, kvm, pmu, timers, …) or a `-cpu` string sets, in
     QEMU's names, in order.
     """
+    of_host: tuple[Property, ...] = ()
+    """What host-passthrough means on a host that is described, below all else that is asked for."""
     where: str = ""
     """`file:line` of the CPU definition, for messages."""
     by_libvirt: bool = False

@@ -9,14 +9,16 @@ from cpumap.arch.known import arch_of, must_run
 from cpumap.cpu.bits import qemu_words
 from cpumap.cpu.expansion import CpuModel, Expansion
 from cpumap.cpu.host import HostCpu
-from cpumap.cpu.names import PropertyName
+from cpumap.cpu.names import Accel, PropertyName
 from cpumap.cpu.request import CpuRequest
+from cpumap.hosts.passthrough import OWN_CPU, described_bits, named_on
 from cpumap.hosts.read import read_host
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.cpu_map.places import bits_of
 from cpumap.libvirt.rules.compare import features_of_cpu
 from cpumap.libvirt.rules.update import on_host
 from cpumap.sources.machines import find_machine
+from cpumap.sources.platform import Platform
 from cpumap.sources.source import Source
 
 EMULATED = frozenset({"apic", "arat", "hypervisor", "tsc-adjust", "tsc-deadline", "x2apic"})
@@ -95,6 +97,39 @@ def request_on(
         if known is None or f.name in own or cpu_map.property_of(f.name) in known
     )
     return replace(updated, features=tuple(kept))
+
+
+def for_accel(host: DescribedHost, accel: Accel) -> DescribedHost:
+    """The host as QEMU's accelerator gives it to guests, where its description says that of this
+    accelerator; else as it is.
+    """
+    if host.cpu.accel == accel:
+        return host
+    for other in host.cpu.also:
+        if other.accel == accel and other.properties is not None:
+            return replace(host, cpu=other, properties=other.properties)
+    return host
+
+
+def meant_on(
+    host: DescribedHost, request: CpuRequest, platform: Platform, *, model: bool = False
+) -> tuple[CpuRequest, tuple[str, ...]]:
+    """What the request means on the host with the platform's QEMU, and what a person should know of
+    that.
+
+    Beside what `request_on` does, host-passthrough and maximum become every property of the host's
+    own CPU, on the nearest `model` if so wished. Errors: `ResolveError` where the description does
+    not say what that is.
+    """
+    source = platform.source
+    name = platform.machine_for(request).name
+    request = described_bits(host.cpu, request)
+    if request.mode in OWN_CPU:
+        own = named_on(host.cpu, request, source, name, model=model)
+        request, notes = own.request, own.notes
+    else:
+        notes = ()
+    return request_on(host, request, platform.cpu_map, known_to(source, name)), notes
 
 
 def known_to(source: Source, machine: str | None) -> frozenset[PropertyName]:

@@ -4,27 +4,21 @@ data, or saved JSON.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 from cpumap.arch.known import DEFAULT
 from cpumap.arch.x86.cpuid_formats import cpudata, is_records, read_cpuid
-from cpumap.cpu.host import UNKNOWN_MACHINE, Cpu, HostCpu, Identity, ThisMachine
-from cpumap.cpu.names import Accel, FeatureName, PropertyName
+from cpumap.cpu.host import Cpu, HostCpu, Identity
+from cpumap.cpu.names import FeatureName
 from cpumap.cpu.request import CpuRequest, FeaturePolicy, PolicyName
 from cpumap.errors import DomainError, InputError
+from cpumap.hosts.saved import saved_hosts
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.domain import looks_like_xml, parse_request, request_of
 from cpumap.system.xml_document import Document
-
-SCHEMA = "cpumap.host/1"
-
-
-_OWN = ("cpu", "kernel")
-
 
 _DECLARATION = re.compile(rb"<\?xml[^<>?]*\?>|<!DOCTYPE[^<>\[]*>")
 """Neither holds what begins another: a search goes over the text once."""
@@ -50,7 +44,7 @@ def read_cpus(data: bytes | str | Document, cpu_map: CpuMap, *, name: str = "<st
         ]
     text = raw.decode("utf-8", "replace").strip()
     if text.startswith(("{", "[")):
-        return list(_saved(text, name))
+        return list(saved_hosts(text, name))
     if text.startswith(("CPU", "0x")):
         return [_decoded(raw, cpu_map, name)]
     return [parse_request(raw, name=name)]
@@ -216,82 +210,3 @@ def _decoded(raw: bytes, cpu_map: CpuMap, name: str) -> HostCpu:
     from cpumap.libvirt.rules.decode import host_of
 
     return replace(host_of(read_cpuid(raw, name=name), cpu_map), where=name)
-
-
-def _saved(text: str, name: str) -> Iterator[HostCpu]:
-    """Hosts saved as JSON: one, a list, or several after another."""
-    decoder = json.JSONDecoder()
-    position = 0
-    while position < len(text):
-        try:
-            value, position = decoder.raw_decode(text, position)
-        except (json.JSONDecodeError, RecursionError) as err:
-            line = err.lineno if isinstance(err, json.JSONDecodeError) else 1
-            raise InputError(f"not JSON: {err}", f"{name}:{line}") from err
-        position += len(text[position:]) - len(text[position:].lstrip())
-        yield from (
-            _saved_host(entry, name) for entry in (value if isinstance(value, list) else [value])
-        )
-
-
-def _saved_host(entry: object, name: str) -> HostCpu:
-    if not isinstance(entry, Mapping) or entry.get("schema") != SCHEMA:
-        raise InputError(f"not a saved host: its schema is not {SCHEMA!r}", name)
-    try:
-        numbers, usable = entry.get("signature"), entry.get("usable-models")
-        said, context = entry.get("properties"), entry.get("context")
-        return HostCpu(
-            arch=_text(entry["arch"]),
-            model=None if entry["model"] is None else _text(entry["model"]),
-            vendor=None if entry["vendor"] is None else _text(entry["vendor"]),
-            features=tuple(
-                FeaturePolicy(FeatureName(feature), "require" if has else "disable")
-                for feature, has in entry["features"].items()
-            ),
-            identity=None if numbers is None else Identity(*(int(number) for number in numbers)),
-            usable=None if usable is None else tuple(_text(model) for model in usable),
-            blockers={
-                _text(model): tuple(_texts(lacking))
-                for model, lacking in entry.get("unavailable", {}).items()
-            },
-            properties=None if said is None else frozenset(map(PropertyName, _texts(said))),
-            machine=None if context is None else _text(context["machine"]),
-            accel=None if context is None or "accel" not in context else _accel(context["accel"]),
-            own=_saved_machine(entry.get("features-of")),
-            options={
-                PropertyName(name): _text(effect["option"])
-                for effect in entry.get("options", ())
-                for name in _texts(effect["gained"])
-            },
-            where=name,
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as err:
-        raise InputError(f"not a saved host: {type(err).__name__} at {err}", name) from err
-
-
-def _saved_machine(entry: Any) -> ThisMachine:
-    """Descriptions written by older releases have none."""
-    if entry is None:
-        return UNKNOWN_MACHINE
-    cpu, kernel = (
-        None if entry[of] is None else frozenset(map(FeatureName, _texts(entry[of]))) for of in _OWN
-    )
-    return ThisMachine(cpu, kernel, partial=bool(entry["partial"]), msrs=bool(entry["msrs"]))
-
-
-def _accel(value: object) -> Accel:
-    if value not in ("kvm", "tcg"):
-        raise ValueError(repr(value))
-    return "kvm" if value == "kvm" else "tcg"
-
-
-def _texts(value: object) -> list[str]:
-    if not isinstance(value, list):
-        raise ValueError(repr(value))
-    return [_text(entry) for entry in value]
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError(repr(value))
-    return value

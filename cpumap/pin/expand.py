@@ -28,6 +28,12 @@ OUTSIDE_CPU_OPTION: frozenset[OriginKind] = frozenset({"-global", "qemu:commandl
 """Origins of settings that QEMU is given beside `-cpu`."""
 
 
+_NEEDS_HOST = (
+    "means the host's CPU: `cpumap host --format json > HOST.json` there describes it, for "
+    "--host HOST.json"
+)
+
+
 def expand(request: CpuRequest, platform: Platform, *, must_realise: bool = True) -> Expansion:
     """What this QEMU makes of the request under its machine type.
 
@@ -100,6 +106,7 @@ def requested_properties(request: CpuRequest, cpu_map: CpuMap, arch: Arch) -> It
 
     As in QEMU, what is set by `-global` gives way to everything that stands in `-cpu`.
     """
+    yield from request.of_host
     outside = [setting for setting in request.settings if setting.origin.kind in OUTSIDE_CPU_OPTION]
     yield from outside
     if request.vendor_id:
@@ -149,14 +156,13 @@ def _model(
     model itself.
     """
     if request.mode == "host-model":
-        raise ResolveError(
-            f"{request.where}: host-model means the host's CPU: say which host (--host FILE)"
-        )
+        raise ResolveError(f"{request.where}: host-model {_NEEDS_HOST}")
     arch = arch_of(platform.source.arch)
-    if request.mode == "host-passthrough":
-        return arch.host_passthrough[platform.source.accel], []
-    if request.mode == "maximum":
-        return arch.maximum, []
+    if request.mode in ("host-passthrough", "maximum"):
+        if not platform.source.own_host:
+            raise ResolveError(f"{request.where}: {request.mode} {_NEEDS_HOST}")
+        own = arch.host_passthrough[platform.source.accel]
+        return own if request.mode == "host-passthrough" else arch.maximum, []
     name = request.model or _labelled_default(request) or default_model(machine, arch)
     if name in definitions:
         return name, []

@@ -71,6 +71,7 @@ def resolve(
     one_of(choices.pin, get_args(Pin), "pin")
     one_of(choices.unavailable or "off", get_args(Unavailable), "unavailable")
     named = _Named()
+    named.notes += expansion.notes
     for name, value in sorted(_worth_naming(expansion).items()):
         named.put(name, value, _origin(name, expansion))
     _judge_host(request, expansion, named)

@@ -5,6 +5,7 @@ one.
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, get_args
 
@@ -112,19 +113,24 @@ def explicit_cpu(
 
 
 def expand_on(
-    host: DescribedHost | None, request: CpuRequest, platform: Platform
+    host: DescribedHost | None,
+    request: CpuRequest,
+    platform: Platform,
+    *,
+    on_model: bool = False,
 ) -> tuple[CpuRequest, Expansion]:
     """What the request means on the `host`, if there is one, and what that is with the platform's
-    QEMU, less what the host lacks. Errors: as `expand`.
+    QEMU, less what the host lacks. Its own CPU is named on the model without features, or with
+    `on_model` on the nearest one. Errors: as `expand`.
     """
     if host is None:
         return request, expand(request, platform, must_realise=False)
-    from cpumap.hosts.described import expansion_on, known_to, request_on
+    from cpumap.hosts.described import expansion_on, for_accel, meant_on
 
-    known = known_to(platform.source, platform.machine or request.machine)
-    meant = request_on(host, request, platform.cpu_map, known)
+    host = for_accel(host, platform.source.accel)
+    meant, notes = meant_on(host, request, platform, model=on_model)
     expansion = expand(meant, platform, must_realise=False)
-    return meant, expansion_on(host, expansion, platform.cpu_map)
+    return meant, replace(expansion_on(host, expansion, platform.cpu_map), notes=notes)
 
 
 def write(

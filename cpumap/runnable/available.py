@@ -11,11 +11,12 @@ from typing import Literal
 from cpumap.arch.known import arch_of
 from cpumap.cpu.bits import CpuidBits
 from cpumap.cpu.expansion import Context, CpuModel, Definition
-from cpumap.cpu.host import UNKNOWN_MACHINE, ThisMachine
+from cpumap.cpu.host import UNKNOWN_MACHINE, MadeCpu, ThisMachine
 from cpumap.cpu.names import PropertyName, Value, model_version
 from cpumap.errors import SourceError
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.cpu_map.places import bits_of
+from cpumap.runnable.made import made_cpus
 from cpumap.sources.machines import find_machine
 from cpumap.sources.platform import Platform
 from cpumap.sources.source import Source
@@ -96,14 +97,18 @@ class Available:
     """What CPU and kernel have by themselves, to tell on another machine who of them lacks a
     feature.
     """
+    made: tuple[MadeCpu, ...] = ()
+    """The host's own CPU as QEMU makes it; empty unless it was asked for."""
 
 
-def available(platform: Platform, here: ThisMachine, *, options: bool = True) -> Available:
+def available(
+    platform: Platform, here: ThisMachine, *, options: bool = True, made: bool = False
+) -> Available:
     """What can be enabled on this platform under its machine type.
 
     `here` is the machine the source runs on. With `options`, a KVM source that can be started with
-    other options is asked under these as well. Errors: `SourceError`, also from a recording made
-    under KVM, which holds no host.
+    other options is asked under these as well; with `made`, for its own CPU. Errors:
+    `SourceError`, also from a recording made under KVM, which holds no host.
     """
     source, cpu_map = platform.source, platform.cpu_map
     name = find_machine(source, platform.machine).name
@@ -129,6 +134,7 @@ def available(platform: Platform, here: ThisMachine, *, options: bool = True) ->
         options=tuple(option_effects(source, name)) if options else (),
         breaches=(*refused, *breaches),
         here=here,
+        made=made_cpus(source, name, _FATAL) if made else (),
     )
 
 

@@ -16,6 +16,7 @@ from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.rules.decode import KnownCpu, best_fit, policies
 from cpumap.libvirt.rules.usable import usable_on
 from cpumap.runnable.available import Available, Kind, OptionEffect, listed
+from cpumap.runnable.made import made_json
 
 
 def available_host(
@@ -36,6 +37,9 @@ def available_host(
         accel=found.context.accel,
         own=found.here,
         options=options,
+        qemu=found.context.qemu,
+        made=found.made,
+        phys_bits=found.phys_bits,
     )
     model, features = _described(host, properties, cpu_map)
     return replace(host, model=model, features=features)
@@ -88,6 +92,7 @@ def available_json(
         "options": [_option(effect) for effect in found.options],
         "breaches": list(found.breaches),
         "features-of": _features_of(found.here),
+        "realised": made_json(found.made),
     }
 
 

@@ -16,8 +16,17 @@ from cpumap.cpu.names import FeatureName, Property, PropertyName, Value
 from cpumap.cpu.origin import OPTIONAL, Origin, origin
 from cpumap.cpu.request import CpuRequest, FeaturePolicy
 from cpumap.errors import InputError, SourceError
-from cpumap.hosts.described import DescribedHost, asked_of, known_to, lacking_on, request_on
+from cpumap.hosts.described import (
+    DescribedHost,
+    asked_of,
+    for_accel,
+    known_to,
+    lacking_on,
+    meant_on,
+    request_on,
+)
 from cpumap.hosts.lack import HOST, OPTION, QEMU, Lack, lack_json, lacks, who_lacks_nameless
+from cpumap.hosts.passthrough import OWN_CPU
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.cpu_map.places import bits_of
 from cpumap.libvirt.rules.full_check import (
@@ -137,11 +146,12 @@ def check(
     arch = request.arch or arch_of(source.arch).name
     context = Context(source.version, arch, name, source.accel, source.build())
     if host is not None:
-        request = request_on(host, request, cpu_map, known_to(source, name))
+        host = for_accel(host, source.accel)
+        request = _on_described(host, request, platform)
     elif request.mode == "host-model":
         request = _on_own_host(request, platform, here)
     known, unknown = _without_unknown(request, platform, name)
-    if host is not None and request.mode in ("host-passthrough", "maximum"):
+    if host is not None and request.mode in OWN_CPU:
         asked = {
             cpu_map.property_of(f.name): origin("policy", f.policy)
             for f in known.features
@@ -156,6 +166,14 @@ def check(
         found = _expanded(known, platform, context, host, here)
     missing = (*unknown, *found.missing)
     return replace(found, missing=missing, forbidden=_forbidden(known, platform, context, host))
+
+
+def _on_described(host: DescribedHost, request: CpuRequest, platform: Platform) -> CpuRequest:
+    """What the request means on the host; its own CPU stays that where nothing says what it is."""
+    if request.mode in OWN_CPU and not host.cpu.made:
+        name = platform.machine_for(request).name
+        return request_on(host, request, platform.cpu_map, known_to(platform.source, name))
+    return meant_on(host, request, platform)[0]
 
 
 def _on_own_host(request: CpuRequest, platform: Platform, here: ThisMachine) -> CpuRequest:

@@ -147,8 +147,8 @@ def test_what_is_not_ours_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFi
         "good.xml": ("converted", ""),
         "host.xml": (
             "refused",
-            f"{directory}/host.xml:5: host-model means the host's CPU: say which host (--host "
-            "FILE)",
+            f"{directory}/host.xml:5: host-model means the host's CPU: `cpumap host --format json"
+            " > HOST.json` there describes it, for --host HOST.json",
         ),
         "net.xml": ("skipped", "<network> holds no domain"),
         "networks": ("skipped", "left alone"),

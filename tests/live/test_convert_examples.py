@@ -23,8 +23,12 @@ pytestmark = pytest.mark.live
 
 SCHEMA = Path("/usr/share/libvirt/schemas/domain.rng")
 
-NO_HOST = "'host' is whatever its host has: recorded QEMU 7.2.22 cannot say what that is"
-HOST_MODEL = "host-model means the host's CPU: say which host (--host FILE)"
+NEEDS_HOST = (
+    "means the host's CPU: `cpumap host --format json > HOST.json` there describes it, for "
+    "--host HOST.json"
+)
+HOST_MODEL = f"host-model {NEEDS_HOST}"
+NO_HOST = f"host-passthrough {NEEDS_HOST}"
 REFUSED = {
     "host-model": HOST_MODEL,
     "host-model-less": HOST_MODEL,
@@ -157,7 +161,7 @@ def _expected(root: Any) -> list[tuple[str, str]]:
     if root.get("type") not in ("kvm", "qemu"):
         return [("skipped", f"domain type '{root.get('type')}' has no QEMU CPU")]
     if root.find("cpu[@mode='host-model']") is not None:
-        return [("refused", "say which host (--host FILE)")]
+        return [("refused", "for --host HOST.json")]
     return [
         ("converted", "")
         if root.find("name") is not None
