@@ -65,9 +65,12 @@ def one_libvirt(monkeypatch: pytest.MonkeyPatch) -> None:
 def private_cache(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Keeps every test away from the user's cache and recordings, and from another test's."""
+    """Keeps every test away from the user's cache, recordings and defaults, and from another
+    test's.
+    """
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
+    monkeypatch.setenv("CPUMAP_CONFIG", "")
 
 
 @pytest.fixture(scope="session")

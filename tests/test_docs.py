@@ -47,6 +47,14 @@ def test_the_table_of_commands_is_complete() -> None:
     assert re.findall(r"^\| `([a-z]+)", page, re.MULTILINE) == list(COMMANDS)
 
 
+def test_every_environment_variable_is_documented() -> None:
+    page = (TREE / "docs/commands.md").read_text()
+    code = "".join(path.read_text() for path in (TREE / "cpumap").rglob("*.py"))
+    read = set(re.findall(r'"((?:CPUMAP|XDG)_[A-Z_]+|NO_COLOR|COLUMNS)"', code))
+    assert {"CPUMAP_LIBVIRT", "CPUMAP_CACHE", "CPUMAP_CONFIG", "NO_COLOR"} <= read
+    assert not {name for name in read if f"`{name}`" not in page}
+
+
 def test_every_page_is_linked_from_the_readme_and_every_link_leads_somewhere() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 
+from cpumap.cli.diffs import folded, put_diff
 from cpumap.cli.sourcing import open_cpu_map
 from cpumap.errors import InputError
 from cpumap.fleet.libvirt import Converter, Result, restore
@@ -72,7 +73,8 @@ def _show(results: Iterable[Result], arguments: argparse.Namespace) -> int:
         code = max(code, result.exit_code)
         shown.append(result)
         if arguments.diff:
-            put(result.diff)
+            lines = result.diff.splitlines(keepends=True)
+            put_diff(lines if arguments.diff == "full" else folded(lines))
         for line in (*([result.reason] if result.reason else []), *result.notes):
             say(f"{result.name}: {line}")
         if arguments.format == "text" and not arguments.diff:
@@ -86,9 +88,7 @@ def _show(results: Iterable[Result], arguments: argparse.Namespace) -> int:
 def _word(result: Result, arguments: argparse.Namespace) -> str:
     if result.status != "converted":
         return result.status
-    return (
-        "restored" if arguments.restore else "would convert" if arguments.dry_run else "converted"
-    )
+    return "restored" if arguments.restore else "to change" if arguments.dry_run else "converted"
 
 
 def _json(result: Result) -> dict[str, object]:

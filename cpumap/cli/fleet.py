@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cpumap.cli.fleet_output import Display
+from cpumap.cli.fleet_output import Display, Shows
 from cpumap.cli.reading import read_file
 from cpumap.cli.sourcing import add_source_options, open_cpu_map
 from cpumap.cli.targeting import add_target_options, wanted_target
@@ -56,7 +56,7 @@ def add_convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="say what would be done and do nothing"
     )
-    parser.add_argument("--diff", action="store_true", help="print what changes, as a unified diff")
+    add_diff_options(parser)
     parser.add_argument(
         "--resume", action="store_true", help="finish what an interrupted run left undone"
     )
@@ -72,6 +72,28 @@ def add_convert(parser: argparse.ArgumentParser) -> None:
     add_target_options(parser, machine=False)
     add_source_options(parser, machine=MACHINE_HELP)
     add_libvirt_options(parser)
+
+
+def add_diff_options(parser: argparse.ArgumentParser) -> None:
+    """--diff, --diff=full, --stat."""
+    parser.add_argument(
+        "--diff",
+        action="store_const",
+        const="folded",
+        default="",
+        help="print what changes, as a diff in which the long lists are only counted",
+    )
+    # An option of its own, since `--diff PATH` must not take the path for its value.
+    parser.add_argument(
+        "--diff=full",
+        dest="diff",
+        action="store_const",
+        const="full",
+        help="print every line that changes, as `patch` takes it",
+    )
+    parser.add_argument(
+        "--stat", action="store_true", help="print how much changes, a line for each document"
+    )
 
 
 def add_paths(parser: argparse.ArgumentParser, nargs: str = "+", about: str = "") -> None:
@@ -137,7 +159,8 @@ def run_convert(arguments: argparse.Namespace) -> int:
     _warn_of_libvirt(arguments)
     with closing(fleet_answers(arguments, keep=arguments.report is not None)) as answers:
         answers.target, answers.host = wanted_target(arguments), fleet_host(arguments, answers)
-        display = Display(arguments.format, diff=arguments.diff, paths=arguments.paths)
+        shows = Shows(arguments.diff, arguments.stat, dry_run=destination is None)
+        display = Display(arguments.format, shows=shows, paths=arguments.paths)
         report = _report(answers) if arguments.report else None
         outcomes = convert(
             arguments.paths,
@@ -228,7 +251,8 @@ def _destination(arguments: argparse.Namespace) -> Destination | None:
         for path in arguments.paths:
             if Path(path).is_dir() and directory.resolve().is_relative_to(Path(path).resolve()):
                 raise InputError(f"{directory} is inside {path}, which is converted")
-    if arguments.dry_run or (arguments.diff and output is None and not arguments.in_place):
+    looks = arguments.diff or arguments.stat
+    if arguments.dry_run or (looks and output is None and not arguments.in_place):
         return None
     if output is None and not arguments.in_place:
         raise InputError(

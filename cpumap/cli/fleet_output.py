@@ -4,30 +4,55 @@ the end.
 
 from __future__ import annotations
 
-import io
 import json
-import os
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
-from difflib import unified_diff
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
+from cpumap.cli.diffs import diff_lines, folded, put_diff, stat_line
 from cpumap.fleet.convert import Outcome
 from cpumap.fleet.inputs import find_documents
 from cpumap.fleet.run import Converted
-from cpumap.system.say import plain, plain_lines, put, put_line, put_own, say, say_line
+from cpumap.system.say import plain, put, put_line, say, say_line
 
 NAMES = {"converted": "converted", "explicit": "already explicit"}
+
+
+PLANNED = {
+    "converted": "to change", "explicit": "unchanged", "failed": "refused", "skipped": "no domain",
+}  # fmt: skip
+"""What a dry run says: nothing has been done."""
+
+
+SAID_ALWAYS = ("converted", "explicit", "failed")
+"""Said also of none: that nothing is refused is what a plan is read for."""
+
+
+Diff = Literal["", "folded", "full"]
 
 
 REASONS_SHOWN = 10
 
 
-COLOURS = {"+": "32", "-": "31", "@": "36"}
+class Shows(NamedTuple):
+    """What else is shown of each document that changes."""
+
+    diff: Diff = ""
+    stat: bool = False
+    dry_run: bool = False
+    """Whether nothing is written, and so nothing said to be done."""
+
+    @property
+    def data(self) -> bool:
+        """Whether there is more than a line for each document."""
+        return bool(self.diff) or self.stat
+
+
+NOTHING_MORE = Shows()
 
 
 class Display:
@@ -37,7 +62,7 @@ class Display:
         self,
         form: Literal["text", "json"],
         *,
-        diff: bool = False,
+        shows: Shows = NOTHING_MORE,
         quiet: bool = False,
         paths: Sequence[str] = (),
     ) -> None:
@@ -47,7 +72,8 @@ class Display:
         self.outcomes: Counter[str] = Counter()
         self._reasons: Counter[tuple[str, str]] = Counter()
         self._form = form
-        self._diff = diff
+        self._shows = shows
+        self._names = PLANNED if shows.dry_run else NAMES
         self._quiet = quiet
         self._paths = paths
         self._started = time.monotonic()
@@ -56,7 +82,7 @@ class Display:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        shows_data = sys.stdout.isatty() and (self._diff or self._form == "json")
+        shows_data = sys.stdout.isatty() and (self._shows.data or self._form == "json")
         if sys.stderr.isatty() and not shows_data:
             self._open_bar()
         return self
@@ -70,8 +96,8 @@ class Display:
         """Shows what became of these."""
         for item in group:
             self._count(item.outcome)
-            if self._diff and item.content is not None and item.outcome.status == "converted":
-                self._show_diff(item.source.name, item.old, item.content)
+            if item.content is not None and item.outcome.status == "converted":
+                self._show_change(item.source.name, item.old, item.content)
             if self._form == "json":
                 self._show_json(item.outcome)
             else:
@@ -93,19 +119,25 @@ class Display:
                 "sources": self.sources,
             }
             put(f'{opening}\n], "summary": {json.dumps(summary)}}}\n')
-        seconds = time.monotonic() - self._started
-        rate = sum(self.outcomes.values()) / seconds if seconds else 0
-        answered = f"; answers from {', '.join(self.sources)}" if self.sources else ""
-        say(f"{self._sum()} in {seconds:.1f} s, {rate:.0f} a second{answered}")
+        say(self._last_line(time.monotonic() - self._started))
         for (status, reason), count in self._reasons.most_common(REASONS_SHOWN):
-            say(f"{status}: {count} times {reason}")
+            say(f"{self._names.get(status, status)}: {count} times {reason}")
         if len(self._reasons) > REASONS_SHOWN:
             say(f"and {len(self._reasons) - REASONS_SHOWN} other reasons")
+
+    def _last_line(self, seconds: float) -> str:
+        rate = sum(self.outcomes.values()) / seconds if seconds else 0
+        answered = f"; answers from {', '.join(self.sources)}" if self.sources else ""
+        if not self._shows.dry_run:
+            return f"{self._sum()} in {seconds:.1f} s, {rate:.0f} a second{answered}"
+        known = [status for status in PLANNED if self.outcomes[status] or status in SAID_ALWAYS]
+        parts = [f"{self.outcomes[status]} {PLANNED[status]}" for status in known]
+        return f"plan: {', '.join(parts)}; nothing is written{answered}"
 
     def _sum(self) -> str:
         total = sum(self.outcomes.values())
         parts = [
-            f"{count} {NAMES.get(status, status)}"
+            f"{count} {self._names.get(status, status)}"
             for status, count in sorted(self.outcomes.items())
         ]
         return f"{total} document{'s' * (total != 1)}" + (f": {', '.join(parts)}" if parts else "")
@@ -127,9 +159,9 @@ class Display:
             if outcome.reason.startswith(f"{outcome.name}:")
             else f"{outcome.name}: {outcome.reason}"
         )
-        line = f"{NAMES.get(outcome.status, outcome.status)}: {said.removesuffix(': ')}"
+        line = f"{self._names.get(outcome.status, outcome.status)}: {said.removesuffix(': ')}"
         watched = self._bar is not None and sys.stdout.isatty()
-        if not (self._diff or self._quiet or watched):
+        if not (self._shows.data or self._quiet or watched):
             put_line(line)
         elif outcome.exit_code and self._bar is None:
             say_line(line)
@@ -149,19 +181,12 @@ class Display:
         }
         put(json.dumps({key: value for key, value in entry.items() if value}, ensure_ascii=False))
 
-    def _show_diff(self, name: str, old: bytes, new: bytes) -> None:
-        colour = (
-            sys.stdout.isatty()
-            and not os.environ.get("NO_COLOR")
-            and os.environ.get("TERM") != "dumb"
-        )
-        named = plain(name)
-        for line in unified_diff(_lines(old), _lines(new), f"a/{named}", f"b/{named}"):
-            text = line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
-            # A pipe gets it for `patch`, byte for byte; a terminal would obey what is in it.
-            text = plain_lines(text) if sys.stdout.isatty() else text
-            code = COLOURS.get(text[0]) if colour else None
-            put_own(f"\033[{code}m{text[:-1]}\033[0m\n" if code else text)
+    def _show_change(self, name: str, old: bytes, new: bytes) -> None:
+        if self._shows.stat:
+            put_line(stat_line(name, old, new))
+        if self._shows.diff:
+            lines = diff_lines(name, old, new)
+            put_diff(lines if self._shows.diff == "full" else folded(lines))
 
     def _open_bar(self) -> None:
         from rich.console import Console
@@ -186,10 +211,6 @@ class Display:
         )
         self._bar = self._stack.enter_context(bar)
         self._task = self._bar.add_task("", total=_total(self._paths), rate="")
-
-
-def _lines(data: bytes) -> list[str]:
-    return list(io.StringIO(data.decode("utf-8", "backslashreplace"), newline="\n"))
 
 
 def _without_place(outcome: Outcome) -> str:

@@ -41,6 +41,9 @@ LIBVIRT_WORDS = 4
 """DOMAIN OPERATION SUB-OPERATION EXTRA, always (libvirt's page on hooks)."""
 
 
+PINS = {"model": "to its versioned model, everything named", "custom": "to `base`, all of it named"}
+
+
 VDSM_VARIABLE = "_hook_domxml"
 """The environment variable in which vdsm names the file with the domain's XML."""
 
@@ -226,14 +229,41 @@ def _checked(arguments: argparse.Namespace) -> int:
     policy = read_policy(arguments.policy)
     absent = "" if arguments.policy.exists() else " (not there: the defaults)"
     put_line(f"policy: {arguments.policy}{absent}")
-    for name in Policy.__dataclass_fields__:
-        put_line(f"{name.replace('_', '-')}: {getattr(policy, name)}")
+    for line in _in_words(policy):
+        put_line(line)
     worst = 0
     for file in arguments.check:
         error = _guarded(policy, partial(_judge_explicit, file, policy))
         put_line(f"{file}: {error or 'explicit, and runnable here'}")
         worst = max(worst, int(bool(error)))
     return worst
+
+
+def _in_words(policy: Policy) -> list[str]:
+    """What the policy means; the name of each setting beside it."""
+    left_out = f", but for {', '.join(policy.exclude)}" if policy.exclude else ""
+    own = "the domain's own emulator, if that can be trusted"
+    recorded = (
+        f"the recording of QEMU {policy.recorded}"
+        if policy.recorded
+        else ("the recording of the machine type's release")
+    )
+    refused = policy.on_error == "refuse"
+    every = policy.domains == ("*",)
+    return [
+        f"guests looked at: {'every one' if every else ', '.join(policy.domains)}{left_out}"
+        " (domains, exclude)",
+        f"one whose CPU is not explicit, or cannot be judged, "
+        f"{'does not start' if refused else 'starts, and that is said in the log'}"
+        f" (on-error: {policy.on_error})",
+        f"asked is {own if policy.run_emulator else recorded} (run-emulator, recorded)",
+        f"hooks that may write pin the guest's CPU {PINS[policy.pin]} (pin: {policy.pin})",
+        "the CPU that a guest has started with is "
+        + (f"kept below {policy.state}" if policy.state else "not kept")
+        + " (state)",
+        f"decisions are {f'written to {policy.log}' if policy.log else 'written nowhere'} (log)",
+        f"a judgement may take {policy.time_limit} s (time-limit)",
+    ]
 
 
 def _judge_explicit(file: str, policy: Policy) -> None:

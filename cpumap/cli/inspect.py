@@ -9,7 +9,7 @@ from typing import Any
 from cpumap.arch.x86.cpuid import CpuidData
 from cpumap.arch.x86.cpuid_formats import cpudata_text
 from cpumap.cli.columns import columns
-from cpumap.cli.sourcing import add_source_options, open_cpu_map, source_for, start_qemu
+from cpumap.cli.sourcing import accel_of, add_source_options, open_cpu_map, source_for, start_qemu
 from cpumap.cpu.expansion import CpuModel, Definition, Expansion, Machine
 from cpumap.cpu.request import CpuRequest
 from cpumap.pin.expand import expand
@@ -35,10 +35,8 @@ def _add_format(parser: argparse.ArgumentParser) -> None:
 
 
 def _request(arguments: argparse.Namespace) -> CpuRequest:
-    """The model named on the command line; tcg unless --accel says otherwise, since no domain
-    says kvm.
-    """
-    return replace(parse_cpu_option(arguments.model, name="MODEL"), accel=arguments.accel or "tcg")
+    """The model named on the command line, which says no accelerator."""
+    return replace(parse_cpu_option(arguments.model, name="MODEL"), accel=accel_of(arguments))
 
 
 def add_expand(parser: argparse.ArgumentParser) -> None:

@@ -10,12 +10,23 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
 from types import FrameType
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from cpumap import __version__
+from cpumap.cli.defaults import default_words
 from cpumap.cli.hook_words import cut
+from cpumap.cli.parsing import EXIT_CODES, Formatter, Parser
+from cpumap.cli.words import did_you_mean, in_order
 from cpumap.errors import CpumapError, SourceError, understood
-from cpumap.system.say import flush, forget_stdout, plain, prepare_streams, put, put_line, say
+from cpumap.system.say import (
+    complain,
+    flush,
+    forget_stdout,
+    prepare_streams,
+    put,
+    put_line,
+    set_loudness,
+)
 
 
 class Subcommand(NamedTuple):
@@ -70,45 +81,21 @@ COMMANDS = {
 }
 
 
-EXIT_CODES = """\
-exit codes:
-  0  done, or the answer is yes
-  1  the answer is no (incompatible, not runnable, differs, does not hold)
-  2  usage, or input that cannot be read
-  3  the source failed (QEMU, libvirt, file system), or anything unforeseen
-"""
-
-
-class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """argparse's own, which imports four compression libraries to learn a terminal's width, and
-    for every argument asks anew.
-    """
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, width=_columns() - 2)
-
-
-def _columns() -> int:
-    """The width of the terminal, as `shutil.get_terminal_size` finds it."""
-    told = os.environ.get("COLUMNS", "")
-    if told.isdecimal() and int(told):
-        return int(told)
-    with suppress(ValueError, OSError):
-        if sys.__stdout__ is not None:
-            return os.get_terminal_size(sys.__stdout__.fileno()).columns or 80
-    return 80
-
-
-def parser(only: str | None = None) -> argparse.ArgumentParser:
+def parser(only: str | None = None) -> Parser:
     """The argument parser; with `only`, it knows just that command, so that no other is imported
     or described. With an empty `only` it knows their names.
     """
-    top = _Parser(
+    return parsers(only)[0]
+
+
+def parsers(only: str | None = None) -> tuple[Parser, dict[str, Parser]]:
+    """As `parser`, and the parser of each command that it knows."""
+    top = Parser(
         prog="cpumap",
         description="Translates libvirt CPU definitions into explicit QEMU CPUs, and proves that "
-        "they hold.",
+        "they hold. `cpumap help COMMAND` says more.",
         epilog=EXIT_CODES,
-        formatter_class=_Formatter,
+        formatter_class=Formatter,
     )
     top.add_argument("--version", action=_Version, nargs=0, help="the version of cpumap")
     top.add_argument(
@@ -118,6 +105,7 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
         help="completion for bash, zsh, … to be sourced",
     )
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    parsers: dict[str, Parser] = {}
     for name in (only,) if only else COMMANDS:
         summary = COMMANDS[name].summary
         sub = commands.add_parser(
@@ -125,21 +113,26 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
             help=summary,
             description=summary[0].upper() + summary[1:] + ".",
             epilog=EXIT_CODES,
-            formatter_class=_Formatter,
+            formatter_class=Formatter,
         )
+        sub.command = name
         if only != "":
             _function(name, "add")(sub)
-    return top
+            _add_loudness(sub)
+        parsers[name] = sub
+    return top, parsers
 
 
-class _Parser(argparse.ArgumentParser):
-    """As argparse's, which passes over a help that cannot be written and repeats any word."""
-
-    def print_help(self, file: object = None) -> None:
-        put(self.format_help())
-
-    def error(self, message: str) -> NoReturn:
-        super().error(plain(message))
+def _add_loudness(command: Parser) -> None:
+    """-v, -q: of every command but the hook, whose policy says what is told."""
+    if command.command == "hook":
+        return
+    command.add_argument(
+        "-v", "--verbose", action="store_true", help="say also what is done, and with what"
+    )
+    command.add_argument(
+        "-q", "--quiet", action="store_true", help="say nothing on stderr but what is wrong"
+    )
 
 
 class _Version(argparse.Action):
@@ -188,7 +181,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     prepare_streams()
     with suppress(ValueError):  # signals are the main thread's
         signal.signal(signal.SIGTERM, _terminated)
-    words = list(sys.argv[1:] if argv is None else argv)
+    set_loudness()
+    words = in_order(sys.argv[1:] if argv is None else argv, COMMANDS)
     code = _ended(lambda: _run(words))
     # What was shown last may find no place: that is an end of its own, unless another came first.
     flushed = _ended(_flushed)
@@ -198,17 +192,36 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(words: Sequence[str]) -> int:
     named = words[0] if words and words[0] in COMMANDS else ""
     words, after = cut(words) if named == "hook" else (words, [])
-    commands = parser(named)
-    _refuse_empty(commands, words, after)
-    arguments = commands.parse_args(words)
+    commands, known = parsers(named)
+    if named:
+        _refuse_empty(known[named], words, after)
+        known[named].refuse_unknown(words[1:])
+    else:
+        _refuse_unknown(commands, words)
+    arguments = commands.parse_args(_with_defaults(known.get(named), words))
     if after:
         arguments.words = after
+    if named != "hook":
+        set_loudness(quiet=arguments.quiet, verbose=arguments.verbose)
     return _function(arguments.command, "run")(arguments)
 
 
-def _refuse_empty(
-    commands: argparse.ArgumentParser, words: Sequence[str], hook_words: Sequence[str]
-) -> None:
+def _refuse_unknown(commands: Parser, words: Sequence[str]) -> None:
+    """Ends with an error where the words begin with no command."""
+    if words and not words[0].startswith("-"):
+        meant = did_you_mean(words[0], COMMANDS)
+        commands.error(f"no command {words[0]!r}{meant or ', see `cpumap help`'}")
+    commands.refuse_unknown(words)
+
+
+def _with_defaults(command: Parser | None, words: Sequence[str]) -> Sequence[str]:
+    """The words, after what the files of defaults say. A hook is what its policy says."""
+    if command is None or command.command == "hook" or "--help" in words or "-h" in words:
+        return words
+    return [words[0], *default_words(command, words[1:]), *words[1:]]
+
+
+def _refuse_empty(commands: Parser, words: Sequence[str], hook_words: Sequence[str]) -> None:
     """A script's variable that is not set names nothing: no QEMU, no directory. Of a hook's words
     some may be empty.
     """
@@ -231,7 +244,7 @@ def _ended(work: Callable[[], int]) -> int:
     try:
         return work()
     except CpumapError as err:
-        say(str(err))
+        complain(str(err))
         return err.exit_code
     except SystemExit as err:  # argparse has said what is wrong
         return err.code if isinstance(err.code, int) else 2
@@ -239,11 +252,11 @@ def _ended(work: Callable[[], int]) -> int:
         forget_stdout()
         return 0
     except KeyboardInterrupt:
-        say("interrupted")
+        complain("interrupted")
         return 130
     except Exception as err:  # never 1, which is an answer
         if os.environ.get("CPUMAP_TRACEBACK"):
             sys.excepthook(type(err), err, err.__traceback__)
         told = understood(err)
-        say(str(told))
+        complain(str(told))
         return told.exit_code

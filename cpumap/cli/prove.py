@@ -11,7 +11,7 @@ from pathlib import Path
 from cpumap.arch.known import arch_of
 from cpumap.cli.columns import bit_lines, columns
 from cpumap.cli.reading import read_file
-from cpumap.cli.sourcing import add_source_options, open_cpu_map, source_for, start_qemu
+from cpumap.cli.sourcing import accel_of, add_source_options, open_cpu_map, source_for, start_qemu
 from cpumap.cpu.bits import register_words
 from cpumap.cpu.machine_type import of_family
 from cpumap.cpu.request import CpuRequest
@@ -234,7 +234,7 @@ def _named(words: str, arguments: argparse.Namespace) -> CpuRequest:
     if Path(name).is_file() or name == "-":
         request = parse_request(read_file(name), name=name)
     else:
-        request = replace(parse_cpu_option(name, name="MODEL"), accel="tcg")
+        request = replace(parse_cpu_option(name, name="MODEL"), accel=accel_of(arguments))
     chosen = (machine if at else None) or arguments.machine or request.machine
     return replace(request, machine=chosen, accel=arguments.accel or request.accel)
 

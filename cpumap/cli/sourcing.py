@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from cpumap.cpu.names import Accel
 from cpumap.cpu.request import CpuRequest
 from cpumap.errors import InputError
 from cpumap.libvirt.cpu_map.load import load_cpu_map
@@ -79,6 +80,14 @@ def open_cpu_map(arguments: argparse.Namespace) -> CpuMap:
     return meant_for(cpu_map, words_of(arguments.libvirt))
 
 
+def accel_of(arguments: argparse.Namespace) -> Accel:
+    """The accelerator of --accel; tcg where no domain says which is meant, and that is said."""
+    accel: Accel | None = arguments.accel
+    if accel is None and not arguments.qmp:
+        say_once("the answer is for tcg, since nothing names an accelerator: --accel kvm|tcg")
+    return accel or "tcg"
+
+
 @contextmanager
 def source_for(
     arguments: argparse.Namespace, request: CpuRequest | None = None
@@ -86,7 +95,7 @@ def source_for(
     """The source that the options name; without any, the domain's emulator, the QEMU on PATH or a
     recording, said on stderr.
     """
-    request = _believed(arguments, request or CpuRequest(accel="tcg"))
+    request = _believed(arguments, request or CpuRequest(accel=accel_of(arguments)))
     wanted = Wanted(
         arguments.qemu,
         arguments.qmp,

@@ -76,6 +76,11 @@ def add_translate(parser: argparse.ArgumentParser) -> None:
         "host-model, match='minimum' and optional features mean its CPU, and what it lacks is "
         "unavailable",
     )
+    parser.add_argument(
+        "--summary",
+        action="store_true",
+        help="instead of the CPU: what it says beyond what libvirt would pass, grouped by why",
+    )
     add_target_options(parser)
     add_source_options(parser)
 
@@ -93,6 +98,9 @@ def run_translate(arguments: argparse.Namespace) -> int:
         platform = Platform(source, cpu_map, arguments.machine)
         meant, expansion = expand_on(host, request, platform)
         cpu = targeted(arguments, resolve(meant, expansion, choices), expansion, platform)
+        if arguments.summary:
+            put(_summary(arguments, cpu, request, platform))
+            return 0
     for note in cpu.notes:
         say(note)
     words = cpu_map if arguments.cpu_map else libvirt_map(libvirt=arguments.libvirt)
@@ -101,6 +109,16 @@ def run_translate(arguments: argparse.Namespace) -> int:
     text = write(cpu, document, format=arguments.format, style=arguments.style, cpu_map=words)
     put_bytes(text)
     return 0
+
+
+def _summary(
+    arguments: argparse.Namespace, cpu: ExplicitCpu, request: CpuRequest, platform: Platform
+) -> str:
+    from cpumap.cli.summary import summary
+
+    for note in cpu.notes:
+        say(note)
+    return summary(cpu, replace(request, machine=arguments.machine or request.machine), platform)
 
 
 def _input(arguments: argparse.Namespace, name: str) -> tuple[Document, Document]:

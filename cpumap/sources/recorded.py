@@ -17,8 +17,12 @@ from cpumap.cpu.vendors import vendor_among
 from cpumap.errors import SourceError, UnknownNameError
 from cpumap.sources.layers import Layer
 from cpumap.sources.source import Source
+<<<<<<< HEAD
 from cpumap.system.data import data_path
 from cpumap.system.shape import at_top
+=======
+from cpumap.system.say import detail
+>>>>>>> a6e5d9a (cli: examples that run, did you mean, help, -q and -v, a file of defaults; dry runs end in a plan, diffs are folded; translate --summary)
 
 SCHEMA = "cpumap.expansions/1"
 
@@ -81,6 +85,7 @@ class RecordedSource(Source):
 
     def __init__(self, path: Path) -> None:
         stored = _read(path)
+        detail(f"reads the recording {path}")
         self._stored = stored
         self.version: str = stored["qemu"]
         self.arch: str = stored["arch"]

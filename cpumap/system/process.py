@@ -15,6 +15,7 @@ from typing import Literal, Self
 from weakref import WeakSet
 
 from cpumap.errors import SourceError
+from cpumap.system.say import detail
 
 _KEEPER = Path(__file__).with_name("keeper.py")
 
@@ -50,6 +51,7 @@ class Process:
         """`heard` is what is kept of what the program says; `timeout`, in seconds, is for its
         start.
         """
+        detail(f"starts {' '.join(command)}")
         self._label = command[0]
         self._code: int | None = None
         self._told = b""

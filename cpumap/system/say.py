@@ -54,14 +54,48 @@ def plain_lines(text: str) -> str:
     return _UNFIT.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
+_told = {"notes": True, "details": False}
+"""What is told beside errors: this process's, for as long as one command line runs."""
+
+
+def set_loudness(*, quiet: bool = False, verbose: bool = False) -> None:
+    """What is said from now on: with `quiet` only what is wrong, with `verbose` also what is
+    done.
+    """
+    _told.update(notes=not quiet, details=verbose and not quiet)
+
+
 def say(message: str) -> None:
     """Tells the user something on stderr: one line, and further ones where they are indented."""
-    say_line(f"cpumap: {message}")
+    if _told["notes"]:
+        say_line(f"cpumap: {message}")
 
 
-def say_line(line: str) -> None:
-    """As `say`, for a line that begins with the name of what it is about."""
+def detail(message: str) -> None:
+    """As `say`, only where the user wants to know what is done."""
+    if _told["details"]:
+        say_line(f"cpumap: {message}")
+
+
+def complain(message: str) -> None:
+    """As `say`, of what is wrong: it is said however quiet we are to be, and in red."""
+    say_line(f"cpumap: {message}", colour="31")
+
+
+def colours(stream: TextIO) -> bool:
+    """Whether this stream shows colours, and the user wants any (no-color.org)."""
+    wanted = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return wanted and stream.isatty()
+
+
+def say_line(line: str, *, colour: str = "") -> None:
+    """As `say`, for a line that begins with the name of what it is about; in the colour of this
+    number where a terminal shows any.
+    """
     text = _FORGED_LINE.sub(r"\\u000a", plain_lines(line))
+    with contextlib.suppress(OSError, ValueError):
+        if colour and colours(sys.stderr):
+            text = f"\033[{colour}m{text}\033[0m"
     with contextlib.suppress(OSError, ValueError):  # nobody is there to be told
         print(text, file=sys.stderr)
 

@@ -51,6 +51,16 @@ def reason_not_to_obey(path: Path, handle: int) -> str:
     return _of_others(path, os.fstat(handle))
 
 
+def reason_not_to_be_told(path: Path) -> str:
+    """Why a file must not say what we do, by its own owner and mode and those of the directories
+    on the way; empty when it may. Errors: `OSError`.
+    """
+    for place, status in _steps(path):
+        if reason := _of_others(place, status, sticky=place != path):
+            return reason
+    return ""
+
+
 def reason_not_to_keep(directory: Path) -> str:
     """Why nothing may be kept in a directory, which need not be there yet; empty when it may.
 

@@ -8,6 +8,7 @@ import importlib
 import io
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -100,8 +101,8 @@ def test_a_feature_that_nobody_knows(tmp_path: Path, capsys: pytest.CaptureFixtu
     reason = "recorded QEMU 7.2.22 has no CPU property 'avx9' (policy require)"
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
-        f"failed: {directory}/a.xml:5: {reason}",
-        f"failed: {directory}/b.xml:6: {reason}",
+        f"refused: {directory}/a.xml:5: {reason}",
+        f"refused: {directory}/b.xml:6: {reason}",
     ]
 
 
@@ -228,15 +229,49 @@ def _attributes(path: Path) -> dict[str, bytes]:
 
 def test_diff_and_dry_run_write_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     directory = stored(tmp_path, {"a.xml": small()})
-    assert convert(directory, "--diff") == 0
+    assert convert(directory, "--diff=full") == 0
     out = capsys.readouterr().out
     assert (
         out.startswith(f"--- a/{directory}/a.xml\n+++ b/{directory}/a.xml\n@@ ")
         and "\n+  <qemu:commandline>" in out
     )
     assert convert(directory, "--dry-run") == 0
-    assert capsys.readouterr().out == f"converted: {directory}/a.xml\n"
+    captured = capsys.readouterr()
+    assert captured.out == f"to change: {directory}/a.xml\n"
+    assert "cpumap: plan: 1 to change, 0 unchanged, 0 refused; nothing is written" in captured.err
     assert content(directory) == {"a.xml": small()}
+
+
+def test_a_diff_counts_long_lists_and_shows_what_was_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Folded and full say the same: each line of a list is in one of the counts, or shown."""
+    guest = (TREE / "data/examples/web-server.xml").read_bytes()
+    directory = stored(tmp_path, {"a.xml": guest})
+    assert convert(directory, "--diff=full") == 0
+    full = capsys.readouterr().out.splitlines()
+    assert convert(directory, "--diff") == 0
+    folded = capsys.readouterr().out.splitlines()
+    assert len(full) > 300 and len(folded) < 40
+    counted = "\n".join(line for line in folded if line.lstrip("+ ").startswith("["))
+    for policy in ("require", "disable"):
+        shown = sum(1 for line in folded if f"+    <feature policy='{policy}'" in line)
+        counts = sum(int(number) for number in re.findall(rf"(\d+) {policy}", counted))
+        assert counts + shown == sum(1 for line in full if f"+    <feature policy='{policy}'" in line)
+    # What the document named stays in sight, on both sides.
+    for name in ("md-clear", "avx2"):
+        assert sum(1 for line in folded if f"name='{name}'" in line and line[0] in "+-") == 2
+    written = sum(1 for line in full if line.startswith("+    <qemu:arg value='-global'"))
+    assert f"[properties as -global: {written}]" in counted
+
+
+def test_stat_says_how_much(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = stored(tmp_path, {"a.xml": small(), "b.xml": b"<"})
+    assert convert(directory, "--stat") == 2
+    captured = capsys.readouterr()
+    assert re.fullmatch(rf"{directory}/a\.xml \| \+\d+ -1 \(\d+ features named\)\n", captured.out)
+    assert "plan: 1 to change, 0 unchanged, 1 refused; nothing is written" in captured.err
+    assert "cpumap: refused: 1 times not well-formed XML" in captured.err
 
 
 @pytest.mark.parametrize(
