@@ -26,6 +26,9 @@ _FEATURE = re.compile(r"[-+]\s*<feature policy=.(\w+). name=.([^'\"]+).\s*/>")
 _GLOBAL = re.compile(r"\+\s*<qemu:arg value=.(-global.|[\w-]+-cpu\.|driver=)")
 
 
+_OPTION = re.compile(r"\+\s*<qemu:arg value=.-global.\s*/>")
+
+
 def diff_lines(name: str, old: bytes, new: bytes) -> Iterator[str]:
     """The unified diff, each line with its end: `patch` takes it."""
     named = plain(name)
@@ -63,7 +66,7 @@ def _counted(listed: list[str]) -> Iterator[str]:
         counts = ", ".join(f"{count} {policy}" for policy, count in sorted(policies.items()))
         yield f"+{indent}[features named: {counts}]\n"
     # Each property is two arguments: -global, and what it is.
-    properties = sum(1 for line in listed if not _FEATURE.match(line) and "-global" not in line)
+    properties = sum(1 for line in listed if _OPTION.match(line))
     if properties:
         yield f"+{indent}[properties as -global: {properties}]\n"
 

@@ -17,12 +17,9 @@ from cpumap.cpu.vendors import vendor_among
 from cpumap.errors import SourceError, UnknownNameError
 from cpumap.sources.layers import Layer
 from cpumap.sources.source import Source
-<<<<<<< HEAD
 from cpumap.system.data import data_path
-from cpumap.system.shape import at_top
-=======
 from cpumap.system.say import detail
->>>>>>> a6e5d9a (cli: examples that run, did you mean, help, -q and -v, a file of defaults; dry runs end in a plan, diffs are folded; translate --summary)
+from cpumap.system.shape import at_top
 
 SCHEMA = "cpumap.expansions/1"
 
