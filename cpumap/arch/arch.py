@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Literal
 
+from cpumap.arch.groups import Groups
 from cpumap.cpu.expansion import ExpansionType
 from cpumap.cpu.frozen import Frozen
 from cpumap.cpu.machine_type import release
@@ -169,6 +170,16 @@ class Arch(Frozen):
     """
     unseen: Callable[[PropertyName, Properties, Topology], bool] = _all_seen
     """Whether no guest of this CPU and topology reads what the property does."""
+    groups: Groups = Groups()
+    """Names that stand for several features."""
+    deprecated: frozenset[PropertyName] = frozenset()
+    """Features that machines to come will not have; QEMU warns of them."""
+    models_under_kvm: str = ""
+    """The first release whose machine types take named models under KVM; empty: every one."""
+    any_feature: bool = False
+    """Whether libvirt passes any feature and model on by the name it is given, since its CPU map
+    has none of this architecture.
+    """
     words: Callable[[CpuRequest], Iterable[Property]] = _no_words
     """What a domain says in elements that only this architecture has: `<cache>`."""
 
@@ -216,6 +227,17 @@ class Arch(Frozen):
             for feature in self.with_threads
             if release(feature.since) <= here and vendor not in feature.unless_vendor
         )
+
+    @property
+    def of_any_accel(self) -> bool:
+        """Whether a named model is the same CPU under every accelerator."""
+        return self.explicit == "static"
+
+    def knows(self, name: PropertyName, shown: Properties) -> bool:
+        """Whether a CPU that shows these properties takes one of this name; a feature that its
+        group stands for is not shown.
+        """
+        return name in shown or name in self.groups.members or bool(self.groups.group_of(name))
 
     def place(self, name: PropertyName) -> Place:
         """Where a property is named on QEMU's command line."""

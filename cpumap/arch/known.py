@@ -6,11 +6,12 @@ A new architecture is a module beside this one and its place in `ARCHES`.
 from __future__ import annotations
 
 from cpumap.arch.arch import Arch
+from cpumap.arch.s390x.s390x import S390X
 from cpumap.arch.x86.x86 import I686, X86_64
 from cpumap.cpu.names import PropertyName
 from cpumap.errors import ArchitectureError
 
-ARCHES: tuple[Arch, ...] = (X86_64, I686)
+ARCHES: tuple[Arch, ...] = (X86_64, I686, S390X)
 
 
 DEFAULT = X86_64

@@ -67,6 +67,7 @@ def add_convert(parser: argparse.ArgumentParser) -> None:
         help="as for translate (default: model)",
     )
     parser.add_argument("--unavailable", choices=("keep", "off"), help="as for translate")
+    parser.add_argument("--deprecated", choices=("keep", "off"), help="as for translate")
     parser.add_argument("--host", metavar="FILE", help="the host to run on, as for translate")
     add_fleet_options(parser)
     add_target_options(parser, machine=False)
@@ -191,7 +192,9 @@ def fleet_answers(arguments: argparse.Namespace, *, keep: bool) -> Answers:
         cache=not arguments.no_cache,
     )
     choices = Choices(
-        pin=getattr(arguments, "pin", "model"), unavailable=getattr(arguments, "unavailable", None)
+        pin=getattr(arguments, "pin", "model"),
+        unavailable=getattr(arguments, "unavailable", None),
+        deprecated=getattr(arguments, "deprecated", None) or "keep",
     )
     words = libvirt_map(arguments.cpu_map, libvirt=arguments.libvirt)
     answers = Answers(

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from cpumap.arch.arch import Arch
+from cpumap.arch.known import arch_of
 from cpumap.arch.x86.cpuid import CpuidData
 from cpumap.arch.x86.cpuid_formats import cpudata_text
 from cpumap.cli.columns import columns
@@ -21,6 +24,9 @@ from cpumap.sources.platform import Platform
 from cpumap.sources.recordings import Recording, recordings
 from cpumap.system.json_text import json_text
 from cpumap.system.say import put, say
+
+_SHOWN = 5
+"""How many of very many names a line has."""
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
@@ -74,12 +80,22 @@ def run_expand(arguments: argparse.Namespace) -> int:
                     "name": expansion.static_model if static else expansion.model.name,
                     "props": dict(sorted(props.items())),
                 },
+                **_deprecated(expansion),
                 "static": static or expansion.definition.static,
                 "migration-safe": static or expansion.definition.migration_safe,
             },
         )
     )
     return 0
+
+
+def _deprecated(expansion: Expansion) -> dict[str, list[str]]:
+    """In QMP's name (CpuModelExpansionInfo), where the architecture has such features."""
+    arch = arch_of(expansion.context.arch)
+    if not arch.deprecated:
+        return {}
+    on = arch.groups.on(expansion.full)
+    return {"deprecated-props": sorted(arch.deprecated & on)}
 
 
 def _seen_by_a_guest(arguments: argparse.Namespace, request: CpuRequest) -> CpuidData:
@@ -135,7 +151,7 @@ def run_models(arguments: argparse.Namespace) -> int:
         }
         put(json_text("models", answer))
     else:
-        put(columns(_definition_row(definition) for definition in definitions))
+        put(columns(_definition_row(definition, source.arch) for definition in definitions))
     return 0
 
 
@@ -157,15 +173,22 @@ def _definition_json(definition: Definition) -> dict[str, Any]:
     }
 
 
-def _definition_row(definition: Definition) -> list[str]:
+def _definition_row(definition: Definition, arch: str) -> list[str]:
     said = [f"alias of {definition.alias_of}"] if definition.alias_of else []
     said += ["deprecated"] if definition.deprecated else []
     said += (
-        [f"not runnable here without {', '.join(definition.unavailable)}"]
+        [f"not runnable here without {_listed(definition.unavailable, arch)}"]
         if definition.unavailable
         else []
     )
     return [definition.name, "; ".join(said)]
+
+
+def _listed(names: Sequence[str], arch: str) -> str:
+    """The names; of an architecture with hundreds of features the first few."""
+    shown = _SHOWN if arch_of(arch).groups.members else len(names)
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return f"{', '.join(names[:shown])}{more}"
 
 
 def add_machines(parser: argparse.ArgumentParser) -> None:
@@ -175,13 +198,14 @@ def add_machines(parser: argparse.ArgumentParser) -> None:
 
 def run_machines(arguments: argparse.Namespace) -> int:
     with source_for(arguments) as source:
+        arch = arch_of(source.arch)
         machines = source.machines()
     if arguments.machine:
         machines = (find_machine(source, arguments.machine),)
     if arguments.format == "json":
         put(json_text("machines", {"machines": [_machine_json(machine) for machine in machines]}))
     else:
-        put(columns(_machine_row(machine) for machine in machines))
+        put(columns(_machine_row(machine, arch) for machine in machines))
     return 0
 
 
@@ -197,12 +221,12 @@ def _machine_json(machine: Machine) -> dict[str, Any]:
     }
 
 
-def _machine_row(machine: Machine) -> list[str]:
+def _machine_row(machine: Machine, arch: Arch) -> list[str]:
     said = [f"alias {machine.alias}"] if machine.alias else []
     said += ["default"] if machine.is_default else []
     said += ["deprecated"] if machine.deprecated else []
     return [
         machine.name,
-        (machine.default_cpu or "").removesuffix("-cpu").removesuffix("-x86_64"),
+        arch.model_of(machine.default_cpu or ""),
         "; ".join(said),
     ]

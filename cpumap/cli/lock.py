@@ -43,6 +43,7 @@ def add_lock(parser: argparse.ArgumentParser) -> None:
         help="where to write (default: standard output)",
     )
     parser.add_argument("--unavailable", choices=("keep", "off"), help="as for translate")
+    parser.add_argument("--deprecated", choices=("keep", "off"), help="as for translate")
     parser.add_argument(
         "--host", metavar="FILE", help="the host that the guests run on, as for translate"
     )
@@ -109,6 +110,7 @@ def add_audit(parser: argparse.ArgumentParser) -> None:
         "domcapabilities describe it; may be given again",
     )
     parser.add_argument("--unavailable", choices=("keep", "off"), help="as for translate")
+    parser.add_argument("--deprecated", choices=("keep", "off"), help="as for translate")
     parser.add_argument(
         "--guest", action="store_true", help="have a guest read each CPU, as at `lock --guest`"
     )

@@ -13,6 +13,7 @@ from cpumap.errors import InputError
 from cpumap.proof.measure import measure
 from cpumap.sources.live import QemuSource
 from cpumap.sources.record import record, recording_text
+from cpumap.sources.record_static import record_static
 from cpumap.sources.recorded import RecordedSource
 from cpumap.sources.recordings import recording_name, recording_of, user_directory
 from cpumap.sources.source import Source
@@ -71,7 +72,10 @@ def run_record(arguments: argparse.Namespace) -> int:
         raise InputError("--guest looks at guests under tcg: record that too, with --accel tcg")
     with ExitStack() as closing, progress_bar() as progress:
         source = closing.enter_context(QemuSource(arguments.qemu, arguments.accel))
-        stored = record(source, _reference(arguments, source, closing), progress)
+        if source.kind.explicit == "static":
+            stored = record_static(source, progress)
+        else:
+            stored = record(source, _reference(arguments, source, closing), progress)
         if arguments.guest:
             stored["measured"] = measure(source, progress)
     name = recording_name(source.build(), source.arch, source.accel)

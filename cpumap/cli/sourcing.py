@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from cpumap.arch.known import ARCHES, arch_of
 from cpumap.cpu.names import Accel
 from cpumap.cpu.request import CpuRequest
 from cpumap.errors import InputError
@@ -43,6 +44,11 @@ def add_source_options(
         metavar="RELEASE|VENDOR|FILE",
         help="answers recorded earlier: 7.2, 10.0.13, ubuntu, 8.2-ubuntu, or a file of `record` "
         "(`models --recorded list` shows what there is)",
+    )
+    group.add_argument(
+        "--arch",
+        choices=[arch.name for arch in ARCHES],
+        help="architecture of the CPU, where the input does not say (default: x86_64)",
     )
     group.add_argument("--domain", metavar="NAME", help="with --connect: this guest's own QEMU")
     group.add_argument("--machine", metavar="TYPE", help=machine)
@@ -96,6 +102,7 @@ def source_for(
     recording, said on stderr.
     """
     request = _believed(arguments, request or CpuRequest(accel=accel_of(arguments)))
+    request = replace(request, arch=request.arch or arguments.arch)
     wanted = Wanted(
         arguments.qemu,
         arguments.qmp,
@@ -112,7 +119,9 @@ def source_for(
     source = choose_source(wanted, request)
     if not (arguments.qemu or arguments.qmp or arguments.recorded):
         say(f"answers from {source.label}")
-    if source.accel == "kvm" and not source.own_host and not getattr(arguments, "host", None):
+    vendor = arch_of(source.arch).vendor
+    has_host = source.own_host or getattr(arguments, "host", None)
+    if vendor and source.accel == "kvm" and not has_host:
         say("no host is known: the vendor is the model's own")
     try:
         yield source

@@ -69,6 +69,13 @@ def add_translate(parser: argparse.ArgumentParser) -> None:
         "(default: off under KVM, keep under tcg)",
     )
     parser.add_argument(
+        "--deprecated",
+        choices=("keep", "off"),
+        default="keep",
+        help="features that machines to come will not have (s390x): keep them, or switch them off "
+        "(default: keep)",
+    )
+    parser.add_argument(
         "--host",
         metavar="FILE",
         help="the host to run on: `cpumap host --format json`, capabilities, domcapabilities, "
@@ -93,7 +100,11 @@ def run_translate(arguments: argparse.Namespace) -> int:
     host = _host(arguments, request, cpu_map)
     if arguments.pin == "none":
         return _as_libvirt_does(arguments, request, cpu_map, host)
-    choices = Choices(pin=arguments.pin, unavailable=arguments.unavailable)
+    choices = Choices(
+        pin=arguments.pin,
+        unavailable=arguments.unavailable,
+        deprecated=arguments.deprecated,
+    )
     with source_for(arguments, request) as source:
         platform = Platform(source, cpu_map, arguments.machine)
         meant, expansion = expand_on(host, request, platform)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cpumap.arch.known import target_of
+from cpumap.arch.known import arch_of, target_of
 from cpumap.cpu.build import Build
 from cpumap.cpu.expansion import Context, CpuModel
 from cpumap.cpu.explicit import ExplicitCpu
@@ -26,10 +26,14 @@ from cpumap.pin.expand import expand, shown
 from cpumap.pin.resolve import resolve
 from cpumap.pin.write import lasting
 from cpumap.proof.difference import GuestDifference, caused_differences
+from cpumap.sources.open_recording import open_recording
 from cpumap.sources.platform import Platform
-from cpumap.sources.recorded import RecordedSource
 from cpumap.sources.recordings import recording_of
 from cpumap.sources.source import Source
+
+_MODEL = PropertyName("model")
+"""Stands for the base model, where an explicit CPU is that and features."""
+
 
 EDITED = "definition: edited since it was locked"
 
@@ -164,6 +168,8 @@ def drifts_of(
     here = {prop.name: prop.origin for prop in now.properties}
     there = {prop.name: prop.origin for prop in locked.properties}
     topology = machine_topology(now.request)
+    if arch_of(now.context.arch).explicit == "static" and locked.model != now.model:
+        yield Drift(_MODEL, locked.model, now.model, causes.of(_MODEL), "")
     for name in sorted(before.keys() | after.keys()):
         old, new = before.get(name), after.get(name)
         origins = [found[name] for found in (here, there) if name in found]
@@ -257,7 +263,7 @@ def _of_release(source: Source | None, build: Build, model: str) -> Mapping[Prop
 
 def _recorded(context: Context) -> Source | None:
     path = recording_of(context.whose, context.accel, target_of(context.arch))
-    return None if path is None else RecordedSource(path)
+    return None if path is None else open_recording(path, context.accel)
 
 
 class _Causes:

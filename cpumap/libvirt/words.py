@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from cpumap.arch.arch import Arch
 from cpumap.cpu.frozen import Frozen
 from cpumap.cpu.names import FeatureName
 from cpumap.libvirt.cpu_map.entries import Feature, Model, Vendor, Words
@@ -49,6 +50,29 @@ def meant_for(cpu_map: CpuMap, words: Words) -> CpuMap:
     return replace(
         cpu_map, definitions=_SeenBy(cpu_map.definitions, words, known_only=False), words=words
     )
+
+
+class _Nothing(Frozen):
+    """What a map defines of an architecture that libvirt has no names for."""
+
+    def aliases(self) -> Mapping[FeatureName, tuple[str, ...]]:
+        return {}
+
+    def vendors(self) -> Mapping[str, Vendor]:
+        return {}
+
+    def features(self) -> Mapping[FeatureName, Feature]:
+        return {}
+
+    def models(self) -> Mapping[str, Model]:
+        return {}
+
+
+def map_for(cpu_map: CpuMap, arch: Arch) -> CpuMap:
+    """The map for CPUs of this architecture: the one given, or that libvirt passes any name on."""
+    if arch.any_feature and not cpu_map.any_name:
+        return CpuMap(arch.name, cpu_map.path, _Nothing(), cpu_map.words, any_name=True)
+    return cpu_map
 
 
 class _SeenBy(Frozen):

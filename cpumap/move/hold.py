@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from cpumap.arch.known import arch_of
 from cpumap.arch.x86.kvm import supported_cpuid
 from cpumap.cpu.build import Build
 from cpumap.cpu.expansion import CpuModel, Expansion
@@ -14,6 +15,7 @@ from cpumap.cpu.request import machine_topology
 from cpumap.move.adapt import Adapted, adapt
 from cpumap.move.measured import Readings
 from cpumap.move.predict import NOTHING, Evidence, Prediction, predict
+from cpumap.move.static import hold_static
 from cpumap.move.xsave import Components
 from cpumap.sources.kept_readings import readings_kept
 from cpumap.sources.platform import Platform
@@ -35,6 +37,8 @@ def hold(
     and on another QEMU what its model has otherwise. Errors: `UnknownNameError` for a machine type
     the target does not have.
     """
+    if arch_of(cpu.context.arch).explicit == "static":
+        return hold_static(cpu, target)
     moved = adapt(cpu, source, target.source, target.machine)
     prediction = foreseen(cpu, expansion.realised, moved, target, source)
     if only is None:
@@ -59,6 +63,8 @@ def foreseen(
     """
     if cpu.context.whose.is_same(moved.cpu.context.whose):
         return NOTHING
+    if arch_of(cpu.context.arch).explicit == "static":
+        return hold_static(cpu, replace(target, machine=moved.cpu.context.machine))[1]
     return predict(
         cpu,
         realised,

@@ -16,8 +16,8 @@ from cpumap.move.hold import hold
 from cpumap.move.predict import Prediction
 from cpumap.pin.compact import changing_properties
 from cpumap.sources.choose import started
+from cpumap.sources.open_recording import open_recording
 from cpumap.sources.platform import Platform
-from cpumap.sources.recorded import RecordedSource
 from cpumap.sources.recordings import find_recording, shipped
 from cpumap.sources.source import Source
 
@@ -77,7 +77,8 @@ def opened(qemu: str, source: Source, *, cache: bool = True) -> Source:
     """
     if Path(qemu).is_file() and not qemu.endswith(".json"):
         return started(qemu, source.accel, cache=cache)
-    return RecordedSource(find_recording(qemu, source.accel, target_of(arch_of(source.arch).name)))
+    target = target_of(arch_of(source.arch).name)
+    return open_recording(find_recording(qemu, source.accel, target), source.accel)
 
 
 def drift_lines(prediction: Prediction) -> Iterator[str]:
@@ -99,5 +100,7 @@ def drift_lines(prediction: Prediction) -> Iterator[str]:
 
 def _changing(cpu: ExplicitCpu, source: Source, place: Source) -> frozenset[PropertyName]:
     """What changes within the two QEMUs, and in any that is recorded."""
-    known = [RecordedSource(found.path) for found in shipped(source.accel, source.arch)]
+    known = [
+        open_recording(found.path, source.accel) for found in shipped(source.accel, source.arch)
+    ]
     return changing_properties(cpu, [source, place, *known])

@@ -73,7 +73,7 @@ def _refuse_unsupported(request: CpuRequest, cpu_map: CpuMap) -> None:
         if reason:
             raise _refusal(request, reason)
     for feature in request.features:
-        if feature.name not in cpu_map.features:
+        if not cpu_map.has_feature(feature.name):
             raise UnknownNameError(
                 f"unknown CPU feature: {feature.name}", _feature_place(request, feature.line)
             )
@@ -134,7 +134,7 @@ def _phys_bits_refused(request: CpuRequest, words: Words) -> str:
 
 
 def _refuse_unknown_model(request: CpuRequest, platform: Platform) -> None:
-    if request.model not in platform.cpu_map.models:
+    if not platform.cpu_map.has_model(request.model or ""):
         raise UnknownNameError(f"Unknown CPU model {request.model}", request.where)
     machine = platform.machine_for(request).name
     if request.model in {found.name for found in platform.source.definitions(machine)}:
@@ -171,13 +171,13 @@ def _feature_pieces(request: CpuRequest, platform: Platform) -> Iterator[str]:
         for feature in request.features
         if feature.policy in PINNED_BY and feature.name not in NEVER_PASSED
     }
-    if request.mode == "custom" and request.model is not None:
+    if request.mode == "custom" and request.model is not None and not cpu_map.any_name:
         mentioned = {feature.name for feature in request.features}
         lost = lost_by(request.model, cpu_map.words or words_of())
         gone = {*cpu_map.model(request.model).removed, *lost}
         states |= dict.fromkeys(sorted(gone - mentioned), False)
     for name, on in states.items():
-        if on or _known(name, request, platform):
+        if on or cpu_map.any_name or _known(name, request, platform):
             yield f"{cpu_map.property_of(name)}={'on' if on else 'off'}"
 
 

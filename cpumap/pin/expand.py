@@ -10,7 +10,7 @@ from dataclasses import replace
 from cpumap.arch.arch import Arch
 from cpumap.arch.known import arch_of
 from cpumap.cpu.expansion import Context, CpuModel, Definition, Expansion, Machine, Realised
-from cpumap.cpu.machine_type import machine_type
+from cpumap.cpu.machine_type import machine_type, release
 from cpumap.cpu.names import Property, PropertyName, Value
 from cpumap.cpu.origin import OPTIONAL, OriginKind, origin
 from cpumap.cpu.request import CpuRequest, FeaturePolicy
@@ -34,6 +34,12 @@ _NEEDS_HOST = (
 )
 
 
+NEWER_TYPE = "type"
+"""What QEMU says is unavailable of a model newer than the machine that it runs on: no features
+that are left out can help.
+"""
+
+
 def expand(request: CpuRequest, platform: Platform, *, must_realise: bool = True) -> Expansion:
     """What this QEMU makes of the request under its machine type.
 
@@ -48,25 +54,35 @@ def expand(request: CpuRequest, platform: Platform, *, must_realise: bool = True
     arch = arch_of(source.arch)
     where = platform.machine_for(request)
     definitions = {definition.name: definition for definition in source.definitions(where.name)}
+    _refuse_for_arch(request, where, arch, source)
     name, below = _model(request, where, definitions, platform)
+    if name not in definitions:
+        raise UnknownNameError(
+            f"{name!r} is whatever its host has: {source.label} cannot say what that is",
+            request.where,
+        )
     definition = definitions[name]
     bare = shown(source, where.name, CpuModel(name))
     asked = tuple(
         _known([*below, *requested_properties(request, cpu_map, arch)], bare, request, source)
     )
+    _refuse_contradiction(arch, asked, request)
     # asked under the very name: old machine types change Haswell, and not the Haswell-v1 that it
     # stands for
     model = CpuModel(name, {prop.name: prop.value for prop in asked})
     full = shown(source, where.name, model)
     static = _static(source, where.name, model)
-    try:
-        realised = source.realise(where.name, model)
-    except CannotRealiseError:
-        if must_realise:
-            raise
-        realised = Realised(
-            full, {n: n for n in definition.unavailable if full.get(PropertyName(n)) is True}
-        )
+    if arch.explicit == "static":
+        realised = Realised(full, _lacking(arch, full, definition, definitions.values()))
+    else:
+        try:
+            realised = source.realise(where.name, model)
+        except CannotRealiseError:
+            if must_realise:
+                raise
+            realised = Realised(
+                full, {n: n for n in definition.unavailable if full.get(PropertyName(n)) is True}
+            )
     return Expansion(
         context=Context(
             source.version, request.arch or arch.name, where.name, source.accel, source.build()
@@ -83,6 +99,57 @@ def expand(request: CpuRequest, platform: Platform, *, must_realise: bool = True
         nameless=realised.nameless,
         own_host=source.own_host,
     )
+
+
+def _refuse_for_arch(request: CpuRequest, machine: Machine, arch: Arch, source: Source) -> None:
+    """Errors: `ResolveError` for what libvirt or QEMU refuse for this architecture."""
+    at = f"{request.where}: " if request.where else ""
+    if arch.any_feature and request.by_libvirt and request.mode == "custom":
+        if request.match in ("minimum", "strict"):
+            raise ResolveError(
+                f"{at}libvirt refuses match='{request.match}' for {arch.name}: only 'exact' is"
+                " supported"
+            )
+        for feature in request.features:
+            if feature.policy not in ("require", "disable"):
+                line = f"{request.where.rpartition(':')[0]}:{feature.line}: " if at else ""
+                raise ResolveError(
+                    f"{line}libvirt refuses policy '{feature.policy}' of feature "
+                    f"'{feature.name}' for {arch.name}: only 'require' and 'disable' are supported"
+                )
+    known = machine_type(machine.name).release
+    is_old = arch.models_under_kvm and known and known < release(arch.models_under_kvm)
+    if is_old and source.accel == "kvm" and request.mode not in ("host-passthrough", "maximum"):
+        raise ResolveError(
+            f"{at}KVM takes no CPU model under {machine.name}: machine types before "
+            f"{arch.models_under_kvm} have host-passthrough only"
+        )
+
+
+def _refuse_contradiction(arch: Arch, asked: Iterable[Property], request: CpuRequest) -> None:
+    """Errors: `ResolveError` where a group and a feature of it are asked for differently: QEMU's
+    command line and its QMP read them in different orders.
+    """
+    clash = arch.groups.contradiction({prop.name: prop.value for prop in asked})
+    if clash:
+        raise ResolveError(f"{request.where}: different values are asked for {clash}".lstrip(": "))
+
+
+def _lacking(
+    arch: Arch,
+    full: Mapping[PropertyName, Value],
+    definition: Definition,
+    definitions: Iterable[Definition],
+) -> dict[str, str]:
+    """The features of the CPU that QEMU says of any model it cannot give, by their names; the
+    model's own type may be among them.
+    """
+    never = arch.groups.singles(
+        PropertyName(name) for entry in definitions for name in entry.unavailable
+    )
+    type_lacks = {NEWER_TYPE: NEWER_TYPE} if NEWER_TYPE in definition.unavailable else {}
+    lacking = arch.groups.named(arch.groups.on(full) & never)
+    return {**{name: name for name in sorted(lacking)}, **type_lacks}
 
 
 def refuse_topology(request: CpuRequest) -> None:
@@ -251,9 +318,12 @@ def _known(
     refused otherwise.
     """
     policies: dict[str, FeaturePolicy] = {feature.name: feature for feature in request.features}
+    arch = arch_of(source.arch)
     for prop in {prop.name: prop for prop in asked}.values():
         if prop.name in bare:
             yield replace(prop, value=_typed(prop.value, bare[prop.name]))
+        elif arch.knows(prop.name, bare):
+            yield prop
         elif prop.value is not False and prop.origin != OPTIONAL:
             line = policies[prop.name].line if prop.name in policies else 0
             where = f"{request.where.rpartition(':')[0]}:{line}" if line else request.where

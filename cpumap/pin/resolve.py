@@ -16,11 +16,16 @@ from cpumap.cpu.names import Property, PropertyName, Value
 from cpumap.cpu.origin import OPTIONAL, REQUIRED, Origin, origin
 from cpumap.cpu.request import CpuRequest
 from cpumap.errors import ResolveError, one_of
+from cpumap.pin.expand import NEWER_TYPE
+from cpumap.pin.static import lacking_note, left_out, static_properties
 
 Pin = Literal["model", "custom"]
 
 
 Unavailable = Literal["keep", "off"]
+
+
+Deprecated = Literal["keep", "off"]
 
 
 _OF_DIES, _OF_THREADS = origin("topology", "dies"), origin("topology", "threads")
@@ -40,6 +45,8 @@ class Choices(Frozen):
     """What to do with features of the model that cannot be given here; None: off under KVM, keep
     under tcg.
     """
+    deprecated: Deprecated = "keep"
+    """What to do with features that machines to come will not have."""
     only: frozenset[PropertyName] | None = None
     """With a value: name these properties and what was asked for, no others (`--compact`)."""
     base: str | None = None
@@ -70,14 +77,18 @@ def resolve(
     arch = arch_of(expansion.context.arch)
     one_of(choices.pin, get_args(Pin), "pin")
     one_of(choices.unavailable or "off", get_args(Unavailable), "unavailable")
+    one_of(choices.deprecated, get_args(Deprecated), "deprecated")
     named = _Named()
     named.notes += expansion.notes
-    for name, value in sorted(_worth_naming(expansion).items()):
-        named.put(name, value, _origin(name, expansion))
-    _judge_host(request, expansion, named)
-    _raise(request, expansion, named, arch)
     keep = _keeps_unavailable(expansion, choices)
-    _judge_unavailable(request, expansion, named, keep)
+    if arch.explicit == "static":
+        _name_static(request, expansion, choices, named)
+    else:
+        for name, value in sorted(_worth_naming(expansion).items()):
+            named.put(name, value, _origin(name, expansion))
+        _judge_host(request, expansion, named)
+        _raise(request, expansion, named, arch)
+        _judge_unavailable(request, expansion, named, keep)
     model = _standing_on(expansion, choices, named)
     chosen = tuple(_chosen(named, expansion, choices))
     return ExplicitCpu(
@@ -87,7 +98,10 @@ def resolve(
         typename=f"{model}{expansion.definition.typename.removeprefix(expansion.definition.name)}",
         properties=chosen,
         features=frozenset(
-            p.name for p in chosen if p.name in expansion.static and isinstance(p.value, bool)
+            p.name
+            for p in chosen
+            if isinstance(p.value, bool)
+            and (p.name in expansion.static or arch.explicit == "static")
         ),
         enforce=arch.enforce
         and not (
@@ -110,8 +124,6 @@ def _worth_naming(expansion: Expansion) -> dict[PropertyName, Value]:
     takes.
     """
     arch = arch_of(expansion.context.arch)
-    if arch.explicit == "static":
-        return dict(expansion.static)
     canonical = canonical_names(expansion.realised, expansion.static, arch)
     asked = {prop.name: prop.value for prop in expansion.asked}
     kept = {
@@ -189,6 +201,37 @@ def _raise(request: CpuRequest, expansion: Expansion, named: _Named, arch: Arch)
     for name, value in arch.raised(values, request.topology.kind, numbers).items():
         if name not in asked:
             named.put(name, value, _OF_DIES if name == _LEVEL else _OF_THREADS)
+
+
+def _name_static(
+    request: CpuRequest, expansion: Expansion, choices: Choices, named: _Named
+) -> None:
+    """What a base model needs to be this CPU, less what cannot be given or is not wished for."""
+    arch = arch_of(expansion.context.arch)
+    lacking = tuple(map(PropertyName, expansion.unavailable))
+    required = {
+        name
+        for prop in expansion.asked
+        if prop.value is True and prop.origin == REQUIRED
+        for name in arch.groups.named(
+            arch.groups.singles([prop.name]) & arch.groups.singles(lacking)
+        )
+    }
+    keep = _keeps_unavailable(expansion, choices)
+    if NEWER_TYPE in lacking and not keep:
+        raise ResolveError(
+            f"{request.where}: {expansion.model.name} is newer than what "
+            f"{expansion.context.accel} has here".lstrip(": ")
+        )
+    if required and not keep:
+        names = ", ".join(sorted(required))
+        raise ResolveError(f"{request.where}: required but not available here: {names}")
+    off = {} if keep else left_out(expansion, lacking, unavailable=True)
+    if choices.deprecated == "off":
+        off = {**left_out(expansion, arch.deprecated, unavailable=False), **off}
+    named.properties.update(static_properties(expansion, arch.groups, off))
+    if lacking:
+        named.notes.append(lacking_note(expansion.context.accel, lacking, keep=keep))
 
 
 def _keeps_unavailable(expansion: Expansion, choices: Choices) -> bool:

@@ -19,6 +19,7 @@ from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.domain import cpu_children
 from cpumap.libvirt.layout import Layout
 from cpumap.libvirt.releases import known_to_any
+from cpumap.libvirt.words import map_for
 from cpumap.qemu.arguments import (
     cpu_arguments,
     global_arguments,
@@ -74,6 +75,7 @@ def cpu_xml(cpu: ExplicitCpu, cpu_map: CpuMap, kept: Sequence[str] = ()) -> str:
 
     What this element cannot say is what `beyond_cpu_xml` gives.
     """
+    cpu_map = map_for(cpu_map, arch_of(cpu.context.arch))
     features = {
         cpu_map.feature_of(prop.name): prop.value
         for prop in cpu.properties
@@ -163,6 +165,7 @@ def domain_parts(
 
     The arguments are for the type that all CPU models of one QEMU inherit from, `x86_64-cpu`.
     """
+    cpu_map = map_for(cpu_map, arch_of(cpu.context.arch))
     cpu = lasting(cpu)
     if _is_own_option(cpu):
         return None, explicit_arguments(cpu)
@@ -212,6 +215,7 @@ def beyond_cpu_xml(cpu: ExplicitCpu, cpu_map: CpuMap) -> tuple[Property, ...]:
     """The properties that a `<cpu>` element of this CPU map has no words for, in the order
     named.
     """
+    cpu_map = map_for(cpu_map, arch_of(cpu.context.arch))
     return tuple(
         p for p in cpu.properties if not _is_feature(cpu, p, cpu_map) and p.name != _VENDOR
     )
@@ -223,6 +227,8 @@ def libvirt_model(cpu: ExplicitCpu, cpu_map: CpuMap) -> str | None:
     The request's own model is libvirt's, unless it came with a `-cpu` option. A model's first
     version is the one that libvirt means by the name without a version.
     """
+    if cpu_map.any_name:
+        return cpu.model
     named, unversioned = cpu.request.model, cpu.model.removesuffix("-v1")
     if named is None:
         bare = arch_of(cpu.context.arch).without_features
@@ -232,7 +238,7 @@ def libvirt_model(cpu: ExplicitCpu, cpu_map: CpuMap) -> str | None:
 
 
 def _is_feature(cpu: ExplicitCpu, prop: Property, cpu_map: CpuMap) -> bool:
-    return prop.name in cpu.features and cpu_map.feature_of(prop.name) in cpu_map.aliases
+    return prop.name in cpu.features and cpu_map.has_feature(cpu_map.feature_of(prop.name))
 
 
 def readconfig(cpu: ExplicitCpu) -> str:
@@ -250,6 +256,7 @@ def explicit_json(cpu: ExplicitCpu, cpu_map: CpuMap, style: Style = "plus") -> d
     """The CPU as a JSON object: context, model, arguments, each property with its origin, and
     the notes.
     """
+    cpu_map = map_for(cpu_map, arch_of(cpu.context.arch))
     return {
         "context": cpu.context.as_json(),
         "model": cpu.model,

@@ -155,10 +155,10 @@ def _attached(address: str) -> Source:
 
 
 def _recorded(wanted: str, accel: Accel, request: CpuRequest) -> Source:
-    from cpumap.sources.recorded import RecordedSource
+    from cpumap.sources.open_recording import open_recording
     from cpumap.sources.recordings import find_recording
 
-    return RecordedSource(find_recording(wanted, accel, _recorded_target(request)))
+    return open_recording(find_recording(wanted, accel, _recorded_target(request)), accel)
 
 
 def _recorded_target(request: CpuRequest) -> str:
@@ -180,13 +180,13 @@ def recorded_for(machine: str | None, accel: Accel, target: str = DEFAULT.target
     which knows the type; a vendor's types are known to the vendor's QEMUs. For a type without a
     release it is the newest. Errors: `UnknownNameError`.
     """
-    from cpumap.sources.recorded import RecordedSource
+    from cpumap.sources.open_recording import open_recording
     from cpumap.sources.recordings import knowing, recordings, shipped
 
     asked = machine_type(machine or "")
     for known in (shipped(accel, target), recordings(accel, target)):
         for found in knowing(known, asked.release, vendor_of(asked.name)):
-            source = RecordedSource(found.path)
+            source = open_recording(found.path, accel)
             if machine is None or has_machine(source, machine):
                 return source
     raise UnknownNameError(

@@ -22,7 +22,7 @@ from cpumap.qemu.answers import (
     version_of,
 )
 from cpumap.qemu.arguments import cpu_arguments
-from cpumap.qemu.qmp import Session
+from cpumap.qemu.qmp import CommandFailedError, Session
 from cpumap.qemu.warnings import ASKED_IN_VAIN
 from cpumap.sources.realised import read_realised, with_filtered
 from cpumap.sources.source import Source
@@ -75,6 +75,16 @@ class QemuSource(Source):
             expansion_command(model, kind) for model in models
         )
         return [model_of(answer) for answer in answers]
+
+    def try_many(
+        self, machine: str, models: Iterable[CpuModel], kind: ExpansionType
+    ) -> list[CpuModel | None]:
+        """The expansions of many models; None for one that QEMU refuses."""
+        answers = self._session(machine).answers(expansion_command(model, kind) for model in models)
+        return [
+            None if isinstance(answer, CommandFailedError) else model_of(answer)
+            for answer in answers
+        ]
 
     def realise(self, machine: str, model: CpuModel, *, unfiltered: bool = True) -> Realised:
         with self.start(machine, model, unfiltered=unfiltered) as session:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from cpumap.arch.known import must_run
+from cpumap.arch.known import arch_of, must_run
 from cpumap.cpu.expansion import Machine
 from cpumap.cpu.frozen import Frozen
 from cpumap.cpu.request import CpuRequest
 from cpumap.libvirt.cpu_map.map import CpuMap
+from cpumap.libvirt.words import map_for
 from cpumap.sources.machines import find_machine
 from cpumap.sources.source import Source
 
@@ -15,10 +16,15 @@ class Platform(Frozen):
     """Who is asked for a CPU, and in which names: every question needs all of it."""
 
     source: Source
-    cpu_map: CpuMap
-    """By which libvirt's names become those of the source's QEMU."""
+    given_map: CpuMap
+    """The CPU map that was named."""
     machine: str | None = None
     """The machine type, whatever the request says; None: the request's own."""
+
+    @property
+    def cpu_map(self) -> CpuMap:
+        """By which libvirt's names become those of the source's QEMU."""
+        return map_for(self.given_map, arch_of(self.source.arch))
 
     def machine_for(self, request: CpuRequest) -> Machine:
         """The machine type that the request is looked at under. Errors: `UnknownNameError`;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -80,8 +80,9 @@ class RecordedSource(Source):
 
     own_host = False
 
-    def __init__(self, path: Path) -> None:
-        stored = _read(path)
+    def __init__(self, path: Path, read: Mapping[str, Any] | None = None) -> None:
+        """Over the file, or over what was read of it. Errors: `SourceError`."""
+        stored = _whole(read_recording(path) if read is None else read, path)
         detail(f"reads the recording {path}")
         self._stored = stored
         self.version: str = stored["qemu"]
@@ -355,15 +356,22 @@ def _floor(
     return int(changed[least] if least in given else full[level])
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_recording(path: Path, schemas: Collection[str] = (SCHEMA,)) -> dict[str, Any]:
+    """What a recording's file holds, if it is of one of these schemas. Errors: `SourceError`."""
     try:
         stored = json.loads(path.read_bytes())
     except OSError as err:
         raise SourceError(f"{path}: {err.strerror}") from err
     except (ValueError, RecursionError) as err:
         raise SourceError(f"{path}: not a recording: {err}") from err
-    if not isinstance(stored, dict) or stored.get("schema") != SCHEMA:
-        raise SourceError(f"{path}: not a recording of `cpumap record` ({SCHEMA})")
+    if not isinstance(stored, dict) or stored.get("schema") not in schemas:
+        known = " or ".join(schemas)
+        raise SourceError(f"{path}: not a recording of `cpumap record` ({known})")
+    return stored
+
+
+def _whole(stored: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
+    """The recording. Errors: `SourceError` where it is none."""
     if missing := sorted(_PARTS - stored.keys()):
         raise SourceError(f"{path}: not a whole recording: it lacks {', '.join(missing)}")
     if not path.is_relative_to(data_path()):  # what is shipped is ours

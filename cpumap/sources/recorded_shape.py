@@ -28,6 +28,23 @@ def require_recording(stored: Shaped) -> None:
         _layer(stored.key(name), like, _DEFINED if name == "definition" else _PROPERTIES)
 
 
+def require_static(stored: Shaped) -> None:
+    """The same for a recording of static expansions."""
+    for name in ("qemu", "arch"):
+        _ = stored.key(name).text
+    stored.key("accel").among(("kvm", "tcg"))
+    for name in ("features", "lacking"):
+        _ = stored.key(name).texts
+    for entry in stored.key("machines").members():
+        _machine(entry)
+    bases = _like(stored.key("like_base"))
+    like = _like(stored.key("like"))
+    for name in ("bases", "possible"):
+        _layer(stored.key(name), bases, _PROPERTIES)
+    _layer(stored.key("static"), like, _PROPERTIES)
+    _layer(stored.key("definition"), like, _DEFINED)
+
+
 _MACHINE = {"alias": str | None, "default_cpu": str | None, "deprecated": bool, "is_default": bool}
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from cpumap.arch.known import arch_of, is_known
 from cpumap.cpu.build import Build
 from cpumap.cpu.frozen import Frozen
 from cpumap.cpu.machine_type import Release, release
@@ -77,7 +78,8 @@ def _recordings(directory: Path, accel: str | None, arch: str) -> list[Recording
     found = []
     for path in sorted(directory.iterdir()):
         recording = _parsed(path)
-        if recording and recording.arch == arch and accel in (None, recording.accel):
+        any_accel = is_known(arch) and arch_of(arch).of_any_accel
+        if recording and recording.arch == arch and (any_accel or accel in (None, recording.accel)):
             found.append(recording)
     return sorted(found, key=lambda recording: recording.release)
 

@@ -54,6 +54,17 @@ class CpuMap(Frozen):
     meant yet.
     """
 
+    any_name: bool = False
+    """Whether libvirt knows no names of this architecture's CPUs and passes on any."""
+
+    def has_feature(self, name: FeatureName) -> bool:
+        """Whether libvirt has a word for the feature."""
+        return self.any_name or name in self.aliases
+
+    def has_model(self, name: str) -> bool:
+        """Whether libvirt has a word for the model."""
+        return self.any_name or name in self.models
+
     @cached_property
     def aliases(self) -> Mapping[FeatureName, tuple[str, ...]]:
         """Every feature's name, in the map's order, and QEMU's other spellings of it."""
@@ -101,12 +112,16 @@ class CpuMap(Frozen):
         QEMU's own names have no `_` (feat2prop() in target/i386/cpu.c); other spellings are aliases
         there.
         """
+        if self.any_name:
+            return PropertyName(feature)
         return _canonical(self._spellings.get(feature, feature))
 
     def feature_of(self, prop: PropertyName) -> FeatureName:
         """libvirt's name of a property, whichever of QEMU's spellings it has. An unknown name
         crosses unchanged.
         """
+        if self.any_name:
+            return FeatureName(prop)
         return self._spellings.get(prop, FeatureName(prop))
 
     @cached_property
