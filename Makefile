@@ -28,6 +28,9 @@ lint: venv
 venv:
 	@tools/venv test
 
+man: venv ## the manual pages and the shells' completion, into build/share
+	$(python) tools/manual.py build/share
+
 matrix: venv ## measures where a guest's CPU stays the same, and writes the tables into docs/proof.md
 	$(python) tools/matrix.py --only within,aliases,machines,across,topologies,causes,settings --write docs/proof.md $(ARGS)
 	tools/nested-kvm $(python) tools/matrix.py --only kvm --every 12 | $(python) tools/matrix.py --only kvm --read --write docs/proof.md
@@ -46,4 +49,4 @@ fuzz: venv ## mutates every kind of input: ARGS="--seed 7 --number 20000"
 bench: venv ## start-up, conversion and the like, as ratios, measured on this machine
 	$(python) tools/bench.py $(ARGS)
 
-.PHONY: help run test check live lint venv matrix regenerate record fuzz bench
+.PHONY: help run test check live lint venv man matrix regenerate record fuzz bench

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from cpumap.cli.main import COMMANDS
 from tests.support.paths import TREE
 
 EXAMPLE = TREE / "data/examples/web-server.xml"
@@ -118,6 +119,21 @@ def test_the_wheel_holds_the_files_of(
     assert {name.removeprefix(prefix) for name in names if name.startswith(prefix)} == _files(
         clone / directory
     )
+
+
+def test_the_wheel_holds_the_manual_and_completion(archives: tuple[Path, Path]) -> None:
+    """They are made while it is built, and need nothing of what made them."""
+    wheel = zipfile.ZipFile(archives[1])
+    shared = {
+        name.partition(".data/data/share/")[2]: wheel.read(name).decode()
+        for name in wheel.namelist()
+        if ".data/data/share/" in name
+    }
+    assert {f"man/man1/cpumap-{name}.1" for name in COMMANDS} | {"man/man1/cpumap.1"} < set(shared)
+    assert "complete -" in shared["bash-completion/completions/cpumap"]
+    assert shared["zsh/site-functions/_cpumap"].startswith("#compdef cpumap\n")
+    assert "complete -c cpumap " in shared["fish/vendor_completions.d/cpumap.fish"]
+    assert not [name for name, text in shared.items() if str(TREE) in text]
 
 
 def test_the_wheel_holds_every_module(clone: Path, archives: tuple[Path, Path]) -> None:

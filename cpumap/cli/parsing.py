@@ -81,6 +81,12 @@ class Parser(argparse.ArgumentParser):
         """Every option by each of its names."""
         return dict(self._option_string_actions)
 
+    def sections(self) -> Iterator[tuple[str, list[argparse.Action]]]:
+        """The options and arguments as help groups them: each group's title, and what is in it."""
+        for group in self._action_groups:
+            shown = [one for one in group._group_actions if one.help != argparse.SUPPRESS]
+            yield str(group.title), [one for one in shown if one.dest != "command"]
+
     def named(self, words: Sequence[str]) -> Iterator[str]:
         """Each long option among the words by its full name; what is none, as it is."""
         known = self.options()
