@@ -61,10 +61,11 @@ def _here(source: Source, cpu_map: CpuMap) -> ThisMachine:
 
 def _checked_text(found: Checked) -> str:
     where = f"{found.context.machine}, QEMU {found.context.qemu}, {found.context.accel}"
-    first = f"{'runnable' if found.runnable else 'not runnable'}: {found.model} on {where}\n"
-    parts = [first]
+    parts = [f"{_answer(found)}: {found.model} on {where}\n"]
     if found.missing:
         parts += ["missing:\n", columns(["", *lack_text(lack)] for lack in found.missing)]
+    if found.undescribed:
+        parts += ["not described:\n", columns(["", *lack_text(lack)] for lack in found.undescribed)]
     if found.forbidden:
         parts += [
             "forbidden, but there:\n",
@@ -84,6 +85,12 @@ def _checked_text(found: Checked) -> str:
     if found.optional:
         parts.append(f"optional, left out: {', '.join(found.optional)}\n")
     return "".join(parts)
+
+
+def _answer(found: Checked) -> str:
+    if found.runnable:
+        return "runnable"
+    return "not runnable" if found.stopped else "not proven runnable"
 
 
 def add_host(parser: argparse.ArgumentParser) -> None:

@@ -11,21 +11,15 @@ from cpumap.cpu.expansion import CpuModel, Expansion
 from cpumap.cpu.host import HostCpu
 from cpumap.cpu.names import Accel, PropertyName
 from cpumap.cpu.request import CpuRequest
+from cpumap.hosts.giving import not_described, own_properties
 from cpumap.hosts.passthrough import OWN_CPU, described_bits, named_on
 from cpumap.hosts.read import read_host
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.cpu_map.places import bits_of
-from cpumap.libvirt.rules.compare import features_of_cpu
 from cpumap.libvirt.rules.update import on_host
 from cpumap.sources.machines import find_machine
 from cpumap.sources.platform import Platform
 from cpumap.sources.source import Source
-
-EMULATED = frozenset({"apic", "arat", "hypervisor", "tsc-adjust", "tsc-deadline", "x2apic"})
-"""What KVM gives guests on any host (arch/x86/kvm/cpuid.c): descriptions of the host's own CPU
-do not show it.
-"""
-
 
 _OF_KVM = ("kvm", "hv-")
 
@@ -45,6 +39,16 @@ class DescribedHost:
     """
     name: str
     """What it was read from."""
+    undescribed: frozenset[PropertyName] = frozenset()
+    """What the description of the host's own CPU leaves open."""
+
+    def leaves_open(self, prop: PropertyName) -> bool:
+        """Whether the description says neither that guests can be given this feature nor that they
+        cannot.
+        """
+        if self.by_qemu and self.cpu.made:
+            return prop not in self.properties and prop not in self.cpu.made[0].bare
+        return prop in self.undescribed
 
     def gives(self, prop: PropertyName) -> bool:
         """Whether a guest there can be given this feature."""
@@ -62,8 +66,8 @@ def described(cpu: HostCpu, cpu_map: CpuMap, name: str) -> DescribedHost:
     """The host with this CPU; what a QEMU said of it counts before what the CPU map makes of it."""
     if cpu.properties is not None:
         return DescribedHost(cpu, cpu.properties, True, name)
-    own = frozenset(cpu_map.property_of(feature) for feature in features_of_cpu(cpu, cpu_map))
-    return DescribedHost(cpu, own | frozenset(map(PropertyName, EMULATED)), False, name)
+    own = own_properties(cpu, cpu_map)
+    return DescribedHost(cpu, own, False, name, not_described(cpu, cpu_map))
 
 
 def request_on(
@@ -139,18 +143,37 @@ def known_to(source: Source, machine: str | None) -> frozenset[PropertyName]:
     return frozenset(source.expand(name, CpuModel(model), "full").props)
 
 
-def expansion_on(host: DescribedHost, expansion: Expansion, cpu_map: CpuMap) -> Expansion:
-    """The expansion with, as unavailable, what this host cannot give of it, in QEMU's way of naming
-    a bit.
+def expansion_on(
+    host: DescribedHost, expansion: Expansion, cpu_map: CpuMap, request: CpuRequest
+) -> Expansion:
+    """The expansion of the request with, as unavailable, what this host cannot give of it, in
+    QEMU's way of naming a bit; what the description leaves open is noted.
 
     Under KVM a model takes the vendor of its host, unless another is asked for.
     """
     vendor = cpu_map.vendors.get(host.cpu.vendor or "")
     if expansion.context.accel == "kvm" and vendor is not None:
         expansion = _with_vendor(expansion, vendor.string)
-    names = lacking_on(host, asked_of(expansion))
+    asked = frozenset(asked_of(expansion, request))
+    names = lacking_on(host, asked)
     lacking = {str(name): qemu_words(name, bits_of(name, cpu_map)) for name in names}
-    return replace(expansion, unavailable=lacking, own_host=False)
+    unsaid = open_on(host, asked)
+    notes = expansion.notes
+    if unsaid:
+        notes += (
+            f"{host.name} does not describe whether guests are given {_some(unsaid)}: kept, and"
+            " QEMU does not start where it is lacking",
+        )
+    return replace(expansion, unavailable=lacking, own_host=False, notes=notes)
+
+
+_NAMED = 6
+"""Features named in a note; the others are counted, since `check` lists them."""
+
+
+def _some(names: list[PropertyName]) -> str:
+    more = len(names) - _NAMED
+    return f"{', '.join(names[:_NAMED])}{f' and {more} more' if more > 0 else ''}"
 
 
 def _with_vendor(expansion: Expansion, vendor: str) -> Expansion:
@@ -163,11 +186,25 @@ def _with_vendor(expansion: Expansion, vendor: str) -> Expansion:
     return replace(expansion, static=shown[0], full=shown[1], realised=shown[2])
 
 
-def asked_of(expansion: Expansion) -> Iterable[PropertyName]:
-    """The features that the CPU of the expansion has, in canonical names."""
-    return (name for name in expansion.static if expansion.realised.get(name) is True)
+def asked_of(expansion: Expansion, request: CpuRequest) -> Iterable[PropertyName]:
+    """The features that the CPU of the expansion has, in canonical names, less those that QEMU
+    turns on by itself for the request's threads: no host has to give these.
+    """
+    context, vendor = expansion.context, expansion.realised.get(_VENDOR)
+    threads = arch_of(context.arch).turned_on(context.qemu, request.topology, vendor)
+    by_itself = {feature.prop for feature in threads}
+    return (
+        name
+        for name in expansion.static
+        if expansion.realised.get(name) is True and name not in by_itself
+    )
 
 
 def lacking_on(host: DescribedHost, asked: Iterable[PropertyName]) -> list[PropertyName]:
-    """Those of the features that the host cannot give."""
-    return sorted(name for name in asked if not host.gives(name))
+    """Those of the features that the host is known not to give."""
+    return sorted(name for name in asked if not host.gives(name) and not host.leaves_open(name))
+
+
+def open_on(host: DescribedHost, asked: Iterable[PropertyName]) -> list[PropertyName]:
+    """Those of the features of which the host's description says nothing."""
+    return sorted(name for name in asked if not host.gives(name) and host.leaves_open(name))

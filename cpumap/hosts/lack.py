@@ -28,6 +28,9 @@ TCG = "QEMU (tcg)"
 HOST = "host"
 
 
+NOT_SAID = "not described"
+
+
 UNTOLD = f"{CPU}, {KERNEL} or {QEMU}"
 
 

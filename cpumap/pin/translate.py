@@ -130,7 +130,9 @@ def expand_on(
     host = for_accel(host, platform.source.accel)
     meant, notes = meant_on(host, request, platform, model=on_model)
     expansion = expand(meant, platform, must_realise=False)
-    return meant, replace(expansion_on(host, expansion, platform.cpu_map), notes=notes)
+    return meant, expansion_on(
+        host, replace(expansion, notes=(*expansion.notes, *notes)), platform.cpu_map, meant
+    )
 
 
 def write(

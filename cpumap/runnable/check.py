@@ -4,7 +4,7 @@ anything starts.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,9 +23,19 @@ from cpumap.hosts.described import (
     known_to,
     lacking_on,
     meant_on,
+    open_on,
     request_on,
 )
-from cpumap.hosts.lack import HOST, OPTION, QEMU, Lack, lack_json, lacks, who_lacks_nameless
+from cpumap.hosts.lack import (
+    HOST,
+    NOT_SAID,
+    OPTION,
+    QEMU,
+    Lack,
+    lack_json,
+    lacks,
+    who_lacks_nameless,
+)
 from cpumap.hosts.passthrough import OWN_CPU
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.cpu_map.places import bits_of
@@ -86,12 +96,19 @@ class Checked:
     """What libvirt's own check finds when it starts the domain, where it makes a full one."""
     unproven: str = ""
     """What could not be tried, where no CPU could be made to look at."""
+    undescribed: tuple[Lack, ...] = ()
+    """Features asked for of which the host's description does not say whether guests get them."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether something is known to keep the guest from having exactly this CPU."""
+        found = self.missing or self.forbidden or self.silent or self.refused
+        return bool(found) or not self.start.passes
 
     @property
     def runnable(self) -> bool:
-        """Whether the guest starts with exactly the CPU that was asked for."""
-        stopped = self.missing or self.forbidden or self.silent or self.refused
-        return not stopped and self.start.passes
+        """Whether the guest is known to start with exactly the CPU that was asked for."""
+        return not self.stopped and not self.undescribed
 
     @property
     def enforce_fails(self) -> bool:
@@ -107,6 +124,7 @@ class Checked:
             "model": self.model,
             "missing": [lack_json(lack) for lack in self.missing],
             "forbidden": [lack_json(lack) for lack in self.forbidden],
+            "not-described": [lack_json(lack) for lack in self.undescribed],
             "silently-left-out": [lack_json(lack) for lack in self.silent],
             "optional-left-out": list(self.optional),
             "refused": self.refused,
@@ -238,8 +256,11 @@ def _expanded(
         found = lacks(missing, origins, context.accel, here, cpu_map)
         return Checked(context, request.model or request.mode or "", found, refused=str(err))
     origins = _origins(expansion)
+    unsaid: tuple[Lack, ...] = ()
     if host is not None:
-        missing, nameless = dict.fromkeys(lacking_on(host, asked_of(expansion)), ""), []
+        asked = frozenset(asked_of(expansion, request))
+        missing, nameless = dict.fromkeys(lacking_on(host, asked), ""), []
+        unsaid = _undescribed(host, open_on(host, asked), origins, cpu_map)
     else:
         missing = {PropertyName(name): words for name, words in expansion.unavailable.items()}
         nameless = [_nameless(bit, expansion) for bit in expansion.nameless]
@@ -260,7 +281,14 @@ def _expanded(
     missed = (*found, *nameless, *warned)
     start = at_start(request, expansion, cpu_map, {*missing, *optional})
     return Checked(
-        context, expansion.model.name, missed, (), optional, silent, start=start, unproven=unproven
+        context,
+        expansion.model.name,
+        missed,
+        optional=optional,
+        silent=silent,
+        start=start,
+        unproven=unproven,
+        undescribed=unsaid,
     )
 
 
@@ -392,6 +420,18 @@ def _on_host(
     cpu = host.cpu
     found = lacks(missing, origins, cpu.accel or "kvm", cpu.own, cpu_map)
     return tuple(replace(lack, who=f"{_on(lack, cpu)} ({host.name})") for lack in found)
+
+
+def _undescribed(
+    host: DescribedHost,
+    names: Iterable[PropertyName],
+    origins: Mapping[PropertyName, Origin],
+    cpu_map: CpuMap,
+) -> tuple[Lack, ...]:
+    """The features that the description leaves open, as lacks of nobody that is known."""
+    words = dict.fromkeys(names, "")
+    found = lacks(words, origins, host.cpu.accel or "kvm", host.cpu.own, cpu_map)
+    return tuple(replace(lack, who=f"{NOT_SAID} ({host.name})") for lack in found)
 
 
 def _on(lack: Lack, cpu: HostCpu) -> str:

@@ -123,6 +123,9 @@ def _reason(checked: Checked) -> str:
             f"Host CPU provides forbidden features: "
             f"{', '.join(lack.feature for lack in checked.forbidden)}"
         )
+    if checked.undescribed and not checked.missing:
+        names = ", ".join(lack.feature for lack in checked.undescribed)
+        return f"the host's description does not say whether guests are given {names}"
     return (
         f"Host CPU does not provide required features: "
         f"{', '.join(lack.feature for lack in checked.missing)}"
@@ -166,8 +169,8 @@ def runnable_on_all(
         for host in hosts
     ]
     for host, place in places:
-        lacking = check(request, place, host=host).missing
-        names = [lack.feature for lack in lacking]
+        checked = check(request, place, host=host)
+        names = [lack.feature for lack in (*checked.missing, *checked.undescribed)]
         disabled += names
         kept = tuple(feature for feature in request.features if feature.name not in names)
         request = replace(
