@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import socket
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from cpumap.errors import SourceError
+from cpumap.qemu.wire import Wire, WireError, connected
 from cpumap.system.process import Process, ending
-
-if TYPE_CHECKING:
-    from qemu.qmp import QMPClient
-
 
 Command = tuple[str, Mapping[str, object]]
 
@@ -52,11 +48,8 @@ class Session:
     def __init__(self, label: str, timeout: float = 30.0) -> None:
         self.label = label
         self.timeout = timeout
-        self._loop = asyncio.new_event_loop()
-        # What a peer or a signal ends in the middle is told by us, not by the loop's log.
-        self._loop.set_exception_handler(lambda *_: None)
         self._process: Process | None = None
-        self._client: QMPClient | None = None
+        self._wire: Wire | None = None
 
     @classmethod
     def start(
@@ -68,7 +61,7 @@ class Session:
         try:
             with theirs:
                 session._spawn(str(binary), arguments, theirs)
-            session._connect(ours)
+            session._negotiate(lambda: ours)
         except BaseException:
             ours.close()
             session.close()
@@ -82,7 +75,8 @@ class Session:
         host, colon, port = address.rpartition(":")
         try:
             is_tcp = bool(colon) and port.isdigit() and not Path(address).exists()
-            session._connect((host, int(port)) if is_tcp else address)
+            place = (host, int(port)) if is_tcp else address
+            session._negotiate(lambda: connected(place, timeout))
         except BaseException:
             session.close()
             raise
@@ -107,21 +101,16 @@ class Session:
         place.
         """
         batch = list(commands)
-        return self._run(self._execute_all(batch), self.timeout + len(batch) * 0.05)
+        wire = self._wire
+        assert wire is not None
+        deadline = time.monotonic() + self.timeout + len(batch) * 0.05
+        answers = self._understood(lambda: wire.answers(batch, deadline))
+        return [self._answer(answer) for answer in answers]
 
-    async def _execute_all(self, commands: list[Command]) -> list[Any]:
-        return list(
-            await asyncio.gather(*(self._execute(name, arguments) for name, arguments in commands))
-        )
-
-    async def _execute(self, name: str, arguments: Mapping[str, object]) -> Any:
-        from qemu.qmp import ExecuteError
-
-        assert self._client is not None
-        try:
-            return await self._client.execute(name, arguments)
-        except ExecuteError as err:
-            return CommandFailedError(f"{self.label}: {err}")
+    def _answer(self, message: Mapping[str, Any]) -> Any:
+        if "return" in message:
+            return message["return"]
+        return CommandFailedError(f"{self.label}: {message['error']['desc']}")
 
     def _spawn(self, binary: str, arguments: Sequence[str], theirs: socket.socket) -> None:
         number = theirs.fileno()
@@ -129,33 +118,27 @@ class Session:
         command = [binary, *_BARE, *monitor, *arguments]
         self._process = Process(command, pass_fds=[number], timeout=self.timeout)
 
-    def _connect(self, address: socket.socket | tuple[str, int] | str) -> None:
-        import logging
+    def _negotiate(self, connection: Callable[[], socket.socket]) -> None:
+        wire = self._wire = Wire(self._understood(connection))
+        deadline = time.monotonic() + self.timeout
+        self._understood(lambda: wire.negotiate(deadline))
 
-        from qemu.qmp import QMPClient
-
-        logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
-        client = QMPClient("cpumap")
-        self._client = client
-        self._run(client.connect(address), self.timeout)
-
-    def _run(self, work: Awaitable[T], timeout: float) -> T:
-        from qemu.qmp import QMPError
-
+    def _understood(self, work: Callable[[], T]) -> T:
         try:
-            return self._loop.run_until_complete(asyncio.wait_for(work, timeout))
+            return work()
         except TimeoutError as err:
             raise SourceError(
-                f"{self.label} did not answer within {timeout:.0f} s{self._last_words()}"
+                f"{self.label} did not answer within {self.timeout:.0f} s{self._last_words()}"
             ) from err
-        except (QMPError, OSError, asyncio.CancelledError) as err:
+        except (WireError, OSError, ValueError) as err:
             raise SourceError(f"{self.label}: {self._reason(err)}{self._last_words()}") from err
 
     def _reason(self, err: BaseException) -> str:
         code = self._process.wait(1) if self._process is not None else None
         if code is not None:
             return f"QEMU {ending(code)} before it answered"
-        return f"no QMP conversation ({' '.join(str(err).split()) or type(err).__name__})"
+        reason = getattr(err, "strerror", None) or str(err) or type(err).__name__
+        return f"no QMP conversation ({' '.join(reason.split())})"
 
     def _last_words(self) -> str:
         """What QEMU printed last, as the end of a sentence; a warning-only log too says why it
@@ -173,14 +156,9 @@ class Session:
         if self._process is not None:
             self._process.end()
             self._process = None
-        if self._client is not None and not self._loop.is_closed():
-            with contextlib.suppress(
-                Exception
-            ):  # a peer that is gone or talks garbage may fail in any way
-                self._loop.run_until_complete(asyncio.wait_for(self._client.disconnect(), 2))
-            self._client = None
-        if not self._loop.is_closed():
-            self._loop.close()
+        if self._wire is not None:
+            self._wire.close()
+            self._wire = None
 
     def __enter__(self) -> Self:
         return self
