@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Iterable
 
 from cpumap.cli.diffs import folded, put_diff
-from cpumap.cli.sourcing import open_cpu_map
+from cpumap.cli.sourcing import host_option, open_cpu_map
+from cpumap.cli.targeting import wanted_target
 from cpumap.errors import InputError
 from cpumap.fleet.libvirt import Converter, Result, restore
 from cpumap.libvirt.words import libvirt_map
@@ -41,16 +42,16 @@ def _check(arguments: argparse.Namespace) -> None:
         )
     if arguments.in_place or arguments.output_dir or arguments.machine:
         raise InputError("--in-place, --output-dir and --machine are for files, not for --connect")
-    if arguments.host or arguments.target_qemu or arguments.compact or arguments.allow_drift:
-        raise InputError(
-            "--host, --target-qemu, --compact and --allow-drift are for files, not for --connect"
-        )
+    elsewhere = arguments.host or arguments.target_qemu or arguments.compact
+    if arguments.live and elsewhere:
+        raise InputError("--live takes the CPU as it is here: no --host, --target-qemu, --compact")
 
 
 def _converter(hypervisor: Hypervisor, arguments: argparse.Namespace) -> Converter:
+    cpu_map = open_cpu_map(arguments)
     return Converter(
         hypervisor,
-        open_cpu_map(arguments),
+        cpu_map,
         libvirt_map(arguments.cpu_map, libvirt=arguments.libvirt),
         Choices(pin=arguments.pin, unavailable=arguments.unavailable),
         Wanted(
@@ -63,6 +64,8 @@ def _converter(hypervisor: Hypervisor, arguments: argparse.Namespace) -> Convert
         ),
         arguments.live,
         None if arguments.dry_run or arguments.diff else arguments.backup_dir,
+        wanted_target(arguments),
+        host_option(arguments, cpu_map),
     )
 
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cpumap.cli.fleet_output import Display, Shows
-from cpumap.cli.reading import read_file
-from cpumap.cli.sourcing import add_source_options, open_cpu_map
+from cpumap.cli.sourcing import add_source_options, host_option, open_cpu_map
 from cpumap.cli.targeting import add_target_options, wanted_target
 from cpumap.errors import InputError
 from cpumap.fleet.calls import Work, convert
@@ -26,7 +25,6 @@ from cpumap.system.say import say, say_once
 
 if TYPE_CHECKING:
     from cpumap.fleet.report import ConvertReport
-    from cpumap.hosts.described import DescribedHost
 
 
 LIBVIRT_SOCKETS = ("/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock")
@@ -159,7 +157,8 @@ def run_convert(arguments: argparse.Namespace) -> int:
     destination = _destination(arguments)
     _warn_of_libvirt(arguments)
     with closing(fleet_answers(arguments, keep=arguments.report is not None)) as answers:
-        answers.target, answers.host = wanted_target(arguments), fleet_host(arguments, answers)
+        answers.target = wanted_target(arguments)
+        answers.host = host_option(arguments, answers.cpu_map)
         shows = Shows(arguments.diff, arguments.stat, dry_run=destination is None)
         display = Display(arguments.format, shows=shows, paths=arguments.paths)
         report = _report(answers) if arguments.report else None
@@ -221,15 +220,6 @@ def fleet_paths(
         Input(name, f"{name}.xml", data=answers.hypervisor.xml(name))
         for name in arguments.paths or every
     ]
-
-
-def fleet_host(arguments: argparse.Namespace, answers: Answers) -> DescribedHost | None:
-    """The host that --host describes."""
-    if not arguments.host:
-        return None
-    from cpumap.hosts.described import read_described
-
-    return read_described(read_file(arguments.host), answers.cpu_map, name=arguments.host)
 
 
 def _moves(text: str | None) -> dict[str, str]:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from cpumap.cli.columns import bit_lines
-from cpumap.cli.fleet import add_fleet_options, add_paths, fleet_answers, fleet_host, fleet_paths
+from cpumap.cli.fleet import add_fleet_options, add_paths, fleet_answers, fleet_paths
 from cpumap.cli.fleet_output import Display
 from cpumap.cli.reading import read_file
-from cpumap.cli.sourcing import add_source_options
+from cpumap.cli.sourcing import add_source_options, host_option
 from cpumap.errors import InputError
 from cpumap.fleet.audit import Audited, Drift
 from cpumap.fleet.calls import Findings, Work, audit, lock
@@ -59,7 +59,7 @@ def run_lock(arguments: argparse.Namespace) -> int:
         raise InputError("say what to lock: PATH…, or --connect URI")
     moved, arguments.machine = arguments.machine, None
     with closing(fleet_answers(arguments, keep=True)) as answers:
-        answers.host = fleet_host(arguments, answers)
+        answers.host = host_option(arguments, answers.cpu_map)
         with _shown(arguments, answers) as display:
             work = _work(arguments, display)
             paths = fleet_paths(arguments, answers)

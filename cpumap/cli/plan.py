@@ -8,8 +8,8 @@ from contextlib import closing
 from pathlib import Path
 
 from cpumap.cli.columns import columns
-from cpumap.cli.fleet import add_paths, fleet_answers, fleet_host, fleet_paths
-from cpumap.cli.sourcing import add_source_options
+from cpumap.cli.fleet import add_paths, fleet_answers, fleet_paths
+from cpumap.cli.sourcing import add_source_options, host_option
 from cpumap.errors import InputError
 from cpumap.fleet.gravity import WORDS
 from cpumap.fleet.plan import Change, Fate, Goal
@@ -51,7 +51,7 @@ def run_plan(arguments: argparse.Namespace) -> int:
     arguments.machine, moved = None, arguments.machine
     with closing(fleet_answers(arguments, keep=False)) as answers:
         arguments.machine = moved
-        host = fleet_host(arguments, answers)
+        host = host_option(arguments, answers.cpu_map)
         goal = Goal(arguments.to_qemu, arguments.to_libvirt, arguments.to_machine, host)
         found = plan(fleet_paths(arguments, answers), answers, goal)
     if arguments.report:

@@ -191,6 +191,16 @@ def read_domain(arguments: argparse.Namespace) -> tuple[bytes, bytes]:
         return stored, hypervisor.xml(arguments.domain, live=True) if runs else stored
 
 
+def host_option(arguments: argparse.Namespace, cpu_map: CpuMap) -> DescribedHost | None:
+    """The host that --host describes."""
+    if not arguments.host:
+        return None
+    from cpumap.cli.reading import read_file
+    from cpumap.hosts.described import read_described
+
+    return read_described(read_file(arguments.host), cpu_map, name=arguments.host)
+
+
 def host_of_libvirt(
     arguments: argparse.Namespace, request: CpuRequest, cpu_map: CpuMap
 ) -> DescribedHost:

@@ -23,6 +23,8 @@ class ExplicitCpu(Frozen):
     `<feature>`).
     """
     enforce: bool = True
+    whole: bool = True
+    """Whether everything is named, and not only what some machine type changes."""
     came_from: Context | None = None
     """Where it was read, if it was taken elsewhere: what is written must start there too."""
     notes: tuple[str, ...] = ()

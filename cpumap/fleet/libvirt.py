@@ -20,9 +20,11 @@ from cpumap.hosts.described import DescribedHost, read_described
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.domain import domain_element, parse_request, read_document, request_of
 from cpumap.libvirt.layout import QEMU_NAMESPACE
-from cpumap.pin.resolve import DEFAULT_CHOICES, Choices
-from cpumap.pin.translate import explicit_cpu
+from cpumap.move.target import Target, opened, placed
+from cpumap.pin.resolve import DEFAULT_CHOICES, Choices, resolve
+from cpumap.pin.translate import expand_on, explicit_cpu
 from cpumap.pin.write import domain_xml
+from cpumap.runnable.starting import stopped_by
 from cpumap.sources.choose import Wanted, connected_source
 from cpumap.sources.libvirt import Hypervisor, StoredDomain
 from cpumap.sources.platform import Platform
@@ -69,6 +71,12 @@ class Converter:
     """Whether a running guest's domain is pinned to the CPU that the guest has now."""
     backup: Path | None = None
     """Where old definitions go before new ones are stored; None: nothing is stored."""
+    target: Target | None = None
+    """Where the guests will run; None: where answers come from."""
+    host: DescribedHost | None = None
+    """The host that they will run on; None: libvirt's own, for those that depend on it."""
+    _places: dict[tuple[str, str], Source] = field(default_factory=dict)
+    """The target's QEMU."""
     _sources: dict[tuple[object, ...], Source] = field(default_factory=dict)
     _cpus: dict[CpuRequest, ExplicitCpu] = field(default_factory=dict)
     _open: ExitStack = field(default_factory=ExitStack)
@@ -105,14 +113,30 @@ class Converter:
     def _explicit(self, request: CpuRequest) -> ExplicitCpu:
         key = replace(request, where="")
         if key not in self._cpus:
-            host = self._host(request) if request.mode == "host-model" else None
-            self._cpus[key] = explicit_cpu(
-                request,
-                Platform(self._source(request), self.cpu_map),
-                choices=self.choices,
-                host=host,
-            )
+            self._cpus[key] = self._placed(key)
         return self._cpus[key]
+
+    def _placed(self, request: CpuRequest) -> ExplicitCpu:
+        """The CPU as it must be named where it will run, with what is to be said of it."""
+        host = self.host or (self._host(request) if request.mode == "host-model" else None)
+        platform = Platform(self._source(request), self.cpu_map)
+        meant, expansion = expand_on(host, request, platform)
+        cpu = resolve(meant, expansion, self.choices)
+        if self.target is None:
+            return cpu
+        place = self._place(self.target, platform.source)
+        moved, told = placed(cpu, expansion, platform, self.target, place)
+        return replace(moved, notes=(*moved.notes, *told))
+
+    def _place(self, target: Target, source: Source) -> Source | None:
+        if target.qemu is None:
+            return None
+        kind = (source.accel, source.arch)
+        if kind not in self._places:
+            place = opened(target.qemu, source, cache=self.wanted.cache)
+            self._open.callback(place.close)
+            self._places[kind] = place
+        return self._places[kind]
 
     def _running(self, name: str) -> ExplicitCpu:
         return running_cpu(self.hypervisor, name, self.cpu_map, self.choices)
@@ -163,6 +187,20 @@ class Converter:
             raise SourceError(
                 f"{name}: libvirt would store another CPU than meant; its definition is as it was"
             )
+        if reason := self._stopped(kept, name):
+            self.hypervisor.define(old)
+            raise SourceError(
+                f"{name}: libvirt would not start it: {reason}; its definition is as it was"
+            )
+
+    def _stopped(self, kept: bytes, name: str) -> str:
+        """Why libvirt would not start what it has stored, where it will run."""
+        request = request_of(read_document(kept, name=name))
+        source = self._source(request)
+        place = self.target and self._place(self.target, source)
+        platform = Platform(place or source, self.cpu_map)
+        meant, expansion = expand_on(self.host, request, platform)
+        return stopped_by(meant, expansion, platform, self.host)
 
     def __enter__(self) -> Self:
         return self

@@ -46,9 +46,8 @@ def hold(
     kept = only | {prop.name for prop in expansion.asked}
     if not target.source.build().is_same(source.build()):
         kept |= _unlike(moved.cpu, target.source)
-    return replace(
-        moved.cpu, properties=tuple(prop for prop in moved.cpu.properties if prop.name in kept)
-    ), prediction
+    named = tuple(prop for prop in moved.cpu.properties if prop.name in kept)
+    return replace(moved.cpu, properties=named, whole=False), prediction
 
 
 def foreseen(

@@ -108,6 +108,7 @@ def resolve(
             keep
             and any(prop.name in expansion.unavailable and prop.value is True for prop in chosen)
         ),
+        whole=choices.only is None,
         notes=tuple(named.notes),
     )
 

@@ -81,12 +81,13 @@ def cpu_xml(cpu: ExplicitCpu, cpu_map: CpuMap, kept: Sequence[str] = ()) -> str:
         for prop in cpu.properties
         if _is_feature(cpu, prop, cpu_map)
     }
-    turned_on = _turned_on(cpu, cpu.context)
-    features |= dict.fromkeys(features.keys() & turned_on, True)
+    check = _check(cpu, cpu_map)
+    if check == "full":  # what is required under any other check, hosts must offer
+        features |= dict.fromkeys(features.keys() & _turned_on(cpu, cpu.context), True)
     return filled(
         "cpu.xml.j2",
         cpu=cpu,
-        check=_check(cpu, cpu_map),
+        check=check,
         model=libvirt_model(cpu, cpu_map) or cpu.model,
         vendor_id=cpu.values.get(_VENDOR),
         features=dict(sorted(features.items())),
@@ -97,12 +98,15 @@ def cpu_xml(cpu: ExplicitCpu, cpu_map: CpuMap, kept: Sequence[str] = ()) -> str:
 def _check(cpu: ExplicitCpu, cpu_map: CpuMap) -> Check:
     """The strictest check that lets the guest start wherever it was written for.
 
-    A full check compares every feature that libvirt knows. It fails where QEMU turns one on that
+    A full check compares every feature that libvirt knows. It fails where a feature that the model
+    of libvirt's does not have is not named; where QEMU turns one on that
     the element says is off, which some releases do for several threads and others do not; and where
     a libvirt that knows more features than this CPU map meets one that is named beside the element.
     """
     if not cpu.enforce:
         return "none"
+    if not cpu.whole:
+        return "partial"
     here = _turned_on(cpu, cpu.context)
     places = [_later(cpu), here if cpu.came_from is None else _turned_on(cpu, cpu.came_from)]
     everywhere = all(place == here for place in places)
