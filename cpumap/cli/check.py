@@ -6,7 +6,7 @@ import argparse
 
 from cpumap.cli.columns import columns
 from cpumap.cli.reading import read_file
-from cpumap.cli.sourcing import add_source_options, open_cpu_map, source_for
+from cpumap.cli.sourcing import add_source_options, open_cpu_map, read_given, source_for
 from cpumap.cpu.host import UNKNOWN_MACHINE, ThisMachine
 from cpumap.cpu.request import CpuRequest
 from cpumap.hosts.described import read_described
@@ -26,7 +26,11 @@ from cpumap.system.say import put, say
 
 def add_check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "file", metavar="FILE", help="domain XML, <cpu> element or -cpu string; - is standard input"
+        "file",
+        metavar="FILE",
+        nargs="?",
+        help="domain XML, <cpu> element or -cpu string; - is standard input; or name a domain with "
+        "--connect and --domain",
     )
     parser.add_argument(
         "--host",
@@ -41,7 +45,8 @@ def add_check(parser: argparse.ArgumentParser) -> None:
 
 
 def run_check(arguments: argparse.Namespace) -> int:
-    request = parse_request(read_file(arguments.file), name=arguments.file)
+    data, name = read_given(arguments)
+    request = parse_request(data, name=name)
     cpu_map = open_cpu_map(arguments)
     host = (
         read_described(read_file(arguments.host), cpu_map, name=arguments.host)

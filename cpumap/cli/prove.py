@@ -11,7 +11,15 @@ from pathlib import Path
 from cpumap.arch.known import arch_of
 from cpumap.cli.columns import bit_lines, columns
 from cpumap.cli.reading import read_file
-from cpumap.cli.sourcing import accel_of, add_source_options, open_cpu_map, source_for, start_qemu
+from cpumap.cli.sourcing import (
+    accel_of,
+    add_source_options,
+    kept_by_libvirt,
+    open_cpu_map,
+    read_given,
+    source_for,
+    start_qemu,
+)
 from cpumap.cpu.bits import register_words
 from cpumap.cpu.machine_type import of_family
 from cpumap.cpu.request import CpuRequest
@@ -37,7 +45,11 @@ from cpumap.system.say import put
 
 def add_verify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "file", metavar="FILE", help="domain XML, <cpu> element or -cpu string; - is standard input"
+        "file",
+        metavar="FILE",
+        nargs="?",
+        help="domain XML, <cpu> element or -cpu string; - is standard input; or name a domain with "
+        "--connect and --domain",
     )
     where = parser.add_argument_group("where it has to be the same")
     where.add_argument(
@@ -66,7 +78,8 @@ def add_verify(parser: argparse.ArgumentParser) -> None:
 
 
 def run_verify(arguments: argparse.Namespace) -> int:
-    request = parse_request(read_file(arguments.file), name=arguments.file)
+    data, name = read_given(arguments)
+    request = parse_request(data, name=name)
     cpu_map = open_cpu_map(arguments)
     with ExitStack() as stack:
         source = stack.enter_context(start_qemu(arguments, request))
@@ -151,7 +164,8 @@ def add_diff(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "a",
         metavar="A",
-        help="MODEL[,prop=value…] or FILE, with @machine if not the source's default",
+        help="MODEL[,prop=value…] or FILE, with @machine if not the source's default; with "
+        "--connect also a domain's name",
     )
     parser.add_argument(
         "b", metavar="B", nargs="?", help="the same; default: A itself, with --target-qemu"
@@ -233,10 +247,20 @@ def _named(words: str, arguments: argparse.Namespace) -> CpuRequest:
     name = name if at else words
     if Path(name).is_file() or name == "-":
         request = parse_request(read_file(name), name=name)
+    elif arguments.connect and _is_domain(name, arguments.connect):
+        request = parse_request(kept_by_libvirt(arguments.connect, name), name=name)
     else:
         request = replace(parse_cpu_option(name, name="MODEL"), accel=accel_of(arguments))
     chosen = (machine if at else None) or arguments.machine or request.machine
     return replace(request, machine=chosen, accel=arguments.accel or request.accel)
+
+
+def _is_domain(name: str, uri: str) -> bool:
+    """Whether the libvirt there keeps a domain of this name."""
+    from cpumap.sources.libvirt import Hypervisor
+
+    with Hypervisor(uri) as hypervisor:
+        return any(domain.name == name for domain in hypervisor.domains())
 
 
 def _difference_text(difference: CpuDifference) -> str:

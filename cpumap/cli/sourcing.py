@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from cpumap.arch.known import ARCHES, arch_of
 from cpumap.cpu.names import Accel
@@ -141,7 +142,7 @@ def start_qemu(arguments: argparse.Namespace, request: CpuRequest) -> QemuSource
     if (
         arguments.qmp
         or arguments.recorded
-        or arguments.connect
+        or (arguments.connect and urlsplit(arguments.connect).netloc)
         or not binary
         or not os.access(binary, os.X_OK)
     ):
@@ -189,6 +190,28 @@ def read_domain(arguments: argparse.Namespace) -> tuple[bytes, bytes]:
         stored = hypervisor.xml(arguments.domain)
         runs = hypervisor.domain(arguments.domain).active
         return stored, hypervisor.xml(arguments.domain, live=True) if runs else stored
+
+
+def read_given(arguments: argparse.Namespace) -> tuple[bytes, str]:
+    """The document of FILE, or the definition that libvirt keeps of --domain; and its name.
+
+    Errors: `InputError` where neither is named, or --domain without --connect.
+    """
+    from cpumap.cli.reading import read_file
+
+    if arguments.file is not None:
+        return read_file(arguments.file), arguments.file
+    if not (arguments.connect and arguments.domain):
+        raise InputError("say which: FILE, or --connect URI --domain NAME")
+    return kept_by_libvirt(arguments.connect, arguments.domain), arguments.domain
+
+
+def kept_by_libvirt(uri: str, name: str) -> bytes:
+    """The definition that this libvirt keeps of the domain."""
+    from cpumap.sources.libvirt import Hypervisor
+
+    with Hypervisor(uri) as hypervisor:
+        return hypervisor.xml(name)
 
 
 def host_option(arguments: argparse.Namespace, cpu_map: CpuMap) -> DescribedHost | None:

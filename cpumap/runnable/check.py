@@ -315,11 +315,12 @@ def at_start(
     arch = arch_of(expansion.context.arch)
     for turned in arch.turned_on(expansion.context.qemu, request.topology, vendor):
         on[turned.name] = True
-    gone = {cpu_map.feature_of(name): False for name in lacking}
-    left_out = {
-        f.name: False for f in request.features if f.policy == "optional" and f.name in gone
-    }
-    return full_check(expected_features(request) | left_out, on, cpu_map, request.model)
+    gone = {cpu_map.feature_of(name) for name in lacking}
+    expected = dict.fromkeys(gone, True) | expected_features(request)
+    for feature in request.features:
+        if feature.policy == "optional" and feature.name in gone:
+            expected[feature.name] = False
+    return full_check(expected, on, cpu_map, request.model)
 
 
 def _expansion(request: CpuRequest, platform: Platform) -> tuple[Expansion, str]:

@@ -62,6 +62,14 @@ def test_lock_audit_and_plan(
     assert (code, answer["summary"]["unchanged"]) == (0, 1)
 
 
+def test_check_and_diff(kept: tuple[ReleasedDaemon, tuple[str, ...]]) -> None:
+    _, words = kept
+    assert main(["check", *words, "--domain", "guest"]) == 0
+    assert main(["diff", "guest", "guest", *words]) == 0
+    assert main(["diff", "guest", "Westmere,aes=off@pc-q35-7.2", *words]) == 1
+    assert main(["check", *words]) == 2, "of what?"
+
+
 def test_what_was_pinned_for_another_qemu_starts_here_too(
     kept: tuple[ReleasedDaemon, tuple[str, ...]], tmp_path: Path
 ) -> None:
@@ -73,6 +81,7 @@ def test_what_was_pinned_for_another_qemu_starts_here_too(
         if target == QEMU_OF[daemon.release]:
             daemon.virsh("start", "guest")
             daemon.virsh("destroy", "guest")
+        assert main(["convert", *words, "--restore", str(tmp_path / target)]) == 0
 
 
 def test_a_compact_document_starts(

@@ -67,7 +67,8 @@ def test_it_starts_with_the_cpu_that_was_pinned(
         released_libvirtd.virsh("create", "--paused", "/dev/stdin", given=document)
         try:
             with Hypervisor(released_libvirtd.uri, write=True) as hypervisor:
-                realised = hypervisor.guest("guest").running().properties
+                guest = hypervisor.guest("guest").running().properties
+                realised = {str(name): value for name, value in guest.items()}
         finally:
             released_libvirtd.virsh("destroy", "guest")
         known = (pinned.keys() & realised.keys()) - OF_THREADS
