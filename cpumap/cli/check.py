@@ -1,4 +1,4 @@
-"""`check`, `host`: what can be run, and what can be enabled."""
+"""`check`: what can be run."""
 
 from __future__ import annotations
 
@@ -8,20 +8,16 @@ from cpumap.cli.columns import columns
 from cpumap.cli.reading import read_file
 from cpumap.cli.sourcing import add_source_options, open_cpu_map, read_given, source_for
 from cpumap.cpu.host import UNKNOWN_MACHINE, ThisMachine
-from cpumap.cpu.request import CpuRequest
 from cpumap.hosts.described import read_described
 from cpumap.hosts.lack import lack_text
 from cpumap.hosts.this_machine import this_machine
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.domain import parse_request
-from cpumap.qemu.arguments import cpu_arguments
-from cpumap.runnable.available import Available, Kind, OptionEffect, available, listed
-from cpumap.runnable.available_json import available_json
 from cpumap.runnable.check import Checked, check
 from cpumap.sources.platform import Platform
 from cpumap.sources.source import Source
 from cpumap.system.json_text import json_text
-from cpumap.system.say import put, say
+from cpumap.system.say import put
 
 
 def add_check(parser: argparse.ArgumentParser) -> None:
@@ -96,74 +92,3 @@ def _answer(found: Checked) -> str:
     if found.runnable:
         return "runnable"
     return "not runnable" if found.stopped else "not proven runnable"
-
-
-def add_host(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--kind",
-        choices=("all", "match", "best"),
-        default="all",
-        help="all: everything that can be enabled, emulated features too; match: what the host's "
-        "own CPU has of it; "
-        "best: the best predefined model, and what to add to it (default: all)",
-    )
-    parser.add_argument(
-        "--migratable", action="store_true", help="leave out features that block migration"
-    )
-    parser.add_argument(
-        "--format", choices=("text", "json"), default="text", help="(default: text)"
-    )
-    add_source_options(parser)
-
-
-def run_host(arguments: argparse.Namespace) -> int:
-    cpu_map = open_cpu_map(arguments)
-    # Without a domain that says so, kvm is what a host is asked about.
-    with source_for(arguments, CpuRequest(accel=arguments.accel or "kvm")) as source:
-        here = _here(source, cpu_map)
-        found = available(Platform(source, cpu_map, arguments.machine), here, made=True)
-    if here.cpu is not None and not here.msrs:
-        say("this CPU's MSRs cannot be read: features that they hold count as its own")
-    for breach in found.breaches:
-        say(f"QEMU breaks its promise: {breach}")
-    kind: Kind = arguments.kind
-    if arguments.format == "json":
-        answer = available_json(found, cpu_map, kind, migratable=arguments.migratable)
-        put(json_text("host", answer))
-    else:
-        put(_available_text(found, kind, arguments.migratable, cpu_map))
-    return 0
-
-
-def _available_text(found: Available, kind: Kind, migratable: bool, cpu_map: CpuMap) -> str:
-    if kind == "best":
-        plus = frozenset(found.best.props)
-        words = cpu_arguments(found.best.name, "", found.best.props, plus=plus, enforce=True)
-        return " ".join(words) + "\n"
-    names = sorted(listed(found, kind, migratable=migratable))
-    emulated = found.emulated or frozenset()
-    notes = [
-        [
-            cpu_map.feature_of(name),
-            "; ".join(
-                [
-                    *(["emulated"] if name in emulated else []),
-                    *(["blocks migration"] if name in found.blocking else []),
-                ]
-            ),
-        ]
-        for name in names
-    ]
-    for option in found.options:
-        for line in _option_lines(option):
-            say(line)
-    return columns(notes)
-
-
-def _option_lines(effect: OptionEffect) -> list[str]:
-    if effect.refused:
-        return [f"{effect.option}: not possible here: {effect.refused}"]
-    lines = [f"adds {', '.join(sorted(effect.gained))}"] if effect.gained else []
-    lines += [f"takes away {', '.join(sorted(effect.lost))}"] if effect.lost else []
-    lines += [f"{name} becomes {value}" for name, value in effect.values.items()]
-    return [f"{effect.option}: {'; '.join(lines)}"] if lines else []

@@ -52,7 +52,7 @@ COMMANDS = {
         "inspect", "the CPU models of a QEMU: aliases, deprecated, unusable and why"
     ),
     "machines": Subcommand("inspect", "the machine types of a QEMU"),
-    "host": Subcommand("check", "what can be enabled on a host, asked of its QEMU"),
+    "host": Subcommand("host", "what can be enabled on a host, asked of its QEMU"),
     "check": Subcommand("check", "whether a domain's CPU can be run, and what stands in the way"),
     "compare": Subcommand(
         "comparing", "whether a host can provide a CPU: identical, superset or incompatible"

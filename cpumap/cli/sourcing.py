@@ -30,16 +30,26 @@ if TYPE_CHECKING:
 
 
 def add_source_options(
-    parser: argparse.ArgumentParser, *, machine: str = "machine type (default: the input's own)"
+    parser: argparse.ArgumentParser,
+    *,
+    machine: str = "machine type (default: the input's own)",
+    several: bool = False,
 ) -> None:
-    """--qemu, --qmp, --connect, --recorded, and --machine (with this help), --accel, --cpu-map."""
+    """--qemu, --qmp, --connect, --recorded, and --machine (with this help), --accel, --cpu-map;
+    with `several`, --connect may be said more than once.
+    """
     group = parser.add_argument_group("where the answers come from")
     one = group.add_mutually_exclusive_group()
     one.add_argument("--qemu", metavar="PATH", help="start this QEMU binary")
     one.add_argument(
         "--qmp", metavar="SOCKET", help="attach to the QEMU that listens there (path or HOST:PORT)"
     )
-    one.add_argument("--connect", metavar="URI", help="ask libvirt (qemu:///system, …)")
+    one.add_argument(
+        "--connect",
+        metavar="URI",
+        action="append" if several else "store",
+        help="ask libvirt (qemu:///system, …)" + ("; may be repeated" if several else ""),
+    )
     one.add_argument(
         "--recorded",
         metavar="RELEASE|VENDOR|FILE",

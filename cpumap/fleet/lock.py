@@ -19,7 +19,7 @@ from cpumap.cpu.request import CpuRequest, machine_topology
 from cpumap.errors import InputError
 from cpumap.fleet.convert import Answers
 from cpumap.fleet.run import Converted
-from cpumap.hosts.described import DescribedHost
+from cpumap.hosts.described import DescribedHost, lacking_on
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.pin.write import lasting
 from cpumap.proof.guest import GuestCpu
@@ -293,7 +293,7 @@ def blocked_by(
     on = sorted(
         prop.name for prop in locked.properties if prop.value is True and prop.name in features
     )
-    return tuple(name for name in on if not host.gives(name))
+    return tuple(lacking_on(host, on))
 
 
 def feature_names(cpu_map: CpuMap) -> frozenset[PropertyName]:

@@ -18,7 +18,7 @@ from cpumap.fleet.audit import Case, Drift, drifts_of, prediction_of
 from cpumap.fleet.convert import Answers
 from cpumap.fleet.gravity import Gravity
 from cpumap.fleet.lock import LockedCpu, locked_cpu
-from cpumap.hosts.described import DescribedHost
+from cpumap.hosts.described import DescribedHost, lacking_on
 from cpumap.libvirt.releases import words_of
 from cpumap.libvirt.rules.full_check import FullCheck
 from cpumap.libvirt.words import meant_for
@@ -306,5 +306,5 @@ def _lacks(cpu: ExplicitCpu, host: DescribedHost | None) -> str:
     if host is None:
         return ""
     on = (name for name in sorted(cpu.features) if cpu.values.get(name) is True)
-    lacking = [name for name in on if not host.gives(name)]
+    lacking = lacking_on(host, on)
     return f"{host.name} lacks {', '.join(lacking)}" if lacking else ""

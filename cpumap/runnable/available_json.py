@@ -8,6 +8,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
+from cpumap.cpu.build import Build
 from cpumap.cpu.host import HostCpu, Identity, ThisMachine
 from cpumap.cpu.names import PropertyName
 from cpumap.cpu.request import FeaturePolicy
@@ -80,6 +81,7 @@ def available_json(
         "features": {feature.name: feature.policy == "require" for feature in host.features},
         "usable-models": list(host.usable or ()),
         "context": context.as_json(),
+        "qemu": _build(context.whose),
         "kind": kind,
         "migratable": migratable,
         "vendor-id": found.vendor,
@@ -93,6 +95,16 @@ def available_json(
         "breaches": list(found.breaches),
         "features-of": _features_of(found.here),
         "realised": made_json(found.made),
+    }
+
+
+def _build(build: Build) -> dict[str, str]:
+    """Which QEMU by more than its version."""
+    return {
+        "version": build.version,
+        "package": build.package,
+        "offers": build.offers,
+        "vendor": build.vendor,
     }
 
 

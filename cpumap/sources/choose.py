@@ -129,9 +129,11 @@ def connected_source(hypervisor: Hypervisor, wanted: Wanted, request: CpuRequest
 
 
 def started(binary: str, accel: Accel, *, cache: bool = True) -> Source:
-    """A source that starts this QEMU binary; with `cache`, only for what is not in the user's
-    cache.
+    """A source that starts this QEMU binary, of PATH if it is a bare name; with `cache`, only for
+    what is not in the user's cache.
     """
+    if os.sep not in binary:
+        binary = program(binary) or binary
     if cache:
         from cpumap.sources.cached import CachedSource
         from cpumap.sources.kept import cache_directory

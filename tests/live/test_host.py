@@ -4,11 +4,14 @@ and `-cpu max` are there.
 
 from __future__ import annotations
 
+import json
+import platform
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from cpumap.cli.main import main
 from cpumap.cpu.expansion import CpuModel
 from cpumap.cpu.host import UNKNOWN_MACHINE, HostCpu
 from cpumap.cpu.names import Accel, PropertyName
@@ -67,8 +70,8 @@ def _compare(source: QemuSource, host: HostCpu, machine: str, migratable: bool) 
     request = CpuRequest(
         accel=source.accel, machine=machine, mode="host-passthrough", migratable=migratable
     )
-    platform = Platform(source, CPU_MAP)
-    cpu = explicit_cpu(request, platform, host=described(host, CPU_MAP, "here.json"))
+    place = Platform(source, CPU_MAP)
+    cpu = explicit_cpu(request, place, host=described(host, CPU_MAP, "here.json"))
     again = source.realise(machine, CpuModel(cpu.model, cpu.values), unfiltered=False)
     assert not again.filtered
     differ = {
@@ -77,3 +80,34 @@ def _compare(source: QemuSource, host: HostCpu, machine: str, migratable: bool) 
         if own.get(name) != again.properties.get(name)
     }
     assert differ.keys() <= OF_THE_ASKING | SAID_BEFORE, differ
+
+
+def test_without_options_a_host_says_everything(
+    capsys: pytest.CaptureFixture[str], kvm: Path
+) -> None:
+    """The QEMU on PATH, under KVM and tcg, and the machine: enough for a guest of either kind."""
+    assert kvm.exists()
+    assert main(["host", "--format", "json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["context"]["accel"] == "kvm"
+    assert [other["context"]["accel"] for other in said["also"]] == ["tcg"]
+    assert said["qemu"]["offers"]
+    assert said["machine"]["kernel"] == platform.release()
+    assert said["machine"]["kvm-cpuid"]["0x00000000 0x00"]
+    assert set(said["machine"]["module-parameters"]) == {"kvm", "kvm_amd", "kvm_intel"}
+    host = read_host(json.dumps(said), CPU_MAP)
+    for cpu in (host, *host.also):
+        assert [made.migratable for made in cpu.made] == [True, False]
+        assert cpu.made[0].properties[PropertyName("level")]
+
+
+def test_a_qemu_by_name_is_that_of_path(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    qemus: dict[str, Path],
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "my-qemu").symlink_to(qemus["7.2"])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(["host", "--qemu", "my-qemu", "--accel", "tcg"]) == 0
+    assert "avx2" in capsys.readouterr().out
