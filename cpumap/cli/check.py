@@ -13,7 +13,8 @@ from cpumap.hosts.lack import lack_text
 from cpumap.hosts.this_machine import this_machine
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.domain import parse_request
-from cpumap.runnable.check import Checked, check
+from cpumap.runnable.check import check
+from cpumap.runnable.checked import Checked
 from cpumap.sources.platform import Platform
 from cpumap.sources.source import Source
 from cpumap.system.json_text import json_text
@@ -83,6 +84,7 @@ def _checked_text(found: Checked) -> str:
         parts.append(f"libvirt does not start it: {found.start}\n")
     if found.unproven:
         parts.append(f"not proven: {found.unproven}\n")
+    parts += [f"warning: {warning}\n" for warning in found.warnings]
     if found.optional:
         parts.append(f"optional, left out: {', '.join(found.optional)}\n")
     return "".join(parts)

@@ -18,6 +18,7 @@ from cpumap.errors import CannotRealiseError, ResolveError, UnknownNameError
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.releases import lost_by, words_of
 from cpumap.libvirt.words import NEVER_PASSED
+from cpumap.sources.newer import too_new
 from cpumap.sources.platform import Platform
 from cpumap.sources.source import Source
 
@@ -63,9 +64,8 @@ def expand(request: CpuRequest, platform: Platform, *, must_realise: bool = True
         )
     definition = definitions[name]
     bare = shown(source, where.name, CpuModel(name))
-    asked = tuple(
-        _known([*below, *requested_properties(request, cpu_map, arch)], bare, request, source)
-    )
+    properties = [*below, *requested_properties(request, cpu_map, arch)]
+    asked = tuple(_known(properties, bare, request, source))
     _refuse_contradiction(arch, asked, request)
     # asked under the very name: old machine types change Haswell, and not the Haswell-v1 that it
     # stands for
@@ -269,7 +269,7 @@ def _compiled(
     try:
         model = cpu_map.model(name, request.where)
     except UnknownNameError as err:
-        message = (
+        message = too_new(name, source) or (
             f"CPU model {name!r} is known neither to {source.label} nor to the CPU map "
             f"{cpu_map.path}"
         )
@@ -327,9 +327,10 @@ def _known(
         elif prop.value is not False and prop.origin != OPTIONAL:
             line = policies[prop.name].line if prop.name in policies else 0
             where = f"{request.where.rpartition(':')[0]}:{line}" if line else request.where
-            raise UnknownNameError(
-                f"{source.label} has no CPU property {prop.name!r} ({prop.origin})", where
-            )
+            message = f"{source.label} has no CPU property {prop.name!r} ({prop.origin})"
+            if prop.origin.kind == "CPU map model":
+                message = too_new(str(request.model), source) or message
+            raise UnknownNameError(message, where)
 
 
 def _typed(value: Value, like: Value) -> Value:

@@ -4,17 +4,15 @@ anything starts.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Collection
+from dataclasses import replace
 
 from cpumap.arch.known import arch_of
-from cpumap.cpu.bits import Bit, CpuidBits, place
 from cpumap.cpu.expansion import Context, CpuModel, Expansion
-from cpumap.cpu.host import UNKNOWN_MACHINE, HostCpu, ThisMachine
-from cpumap.cpu.names import FeatureName, Property, PropertyName, Value
+from cpumap.cpu.host import UNKNOWN_MACHINE, ThisMachine
+from cpumap.cpu.names import Property, PropertyName, Value
 from cpumap.cpu.origin import OPTIONAL, Origin, origin
-from cpumap.cpu.request import CpuRequest, FeaturePolicy
+from cpumap.cpu.request import CpuRequest
 from cpumap.errors import InputError, SourceError
 from cpumap.hosts.described import (
     DescribedHost,
@@ -26,16 +24,7 @@ from cpumap.hosts.described import (
     open_on,
     request_on,
 )
-from cpumap.hosts.lack import (
-    HOST,
-    NOT_SAID,
-    OPTION,
-    QEMU,
-    Lack,
-    lack_json,
-    lacks,
-    who_lacks_nameless,
-)
+from cpumap.hosts.lack import QEMU, Lack, lacks
 from cpumap.hosts.passthrough import OWN_CPU
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.cpu_map.places import bits_of
@@ -54,10 +43,22 @@ from cpumap.pin.expand import (
     requested_properties,
     topology_refused,
 )
-from cpumap.runnable.available import available, option_effects
+from cpumap.runnable.available import available
 from cpumap.runnable.available_json import available_host
+from cpumap.runnable.checked import Checked
+from cpumap.runnable.lacking import (
+    by_option,
+    forbidden_there,
+    lacks_on_host,
+    nameless_lack,
+    not_described_on,
+    off_beneath,
+    taken_along,
+)
+from cpumap.runnable.on_host import MostOf, strict_refused, vendor_refused
+from cpumap.runnable.rules import refused_by_rule, refused_when_realised, unproven_by_rule
+from cpumap.runnable.warnings import warned_of_cpu, warned_of_start
 from cpumap.sources.platform import Platform
-from cpumap.sources.source import Source
 
 NOT_IN_MAX = frozenset({"ht", "kvm-hint-dedicated", "lmce", "topoext"})
 """What QEMU 5.2 to 11.1 can give although `max` has it not: a QEMU that runs cannot be asked for
@@ -70,67 +71,6 @@ UNTRIED = (
     "values that QEMU "
     f"refuses, {', '.join(sorted(NOT_IN_MAX))}"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """Whether a CPU is runnable, and what stands in the way."""
-
-    context: Context
-    model: str
-    missing: tuple[Lack, ...] = ()
-    """Features asked for that cannot be given: QEMU with `enforce` does not start, without it
-    leaves them out.
-    """
-    forbidden: tuple[Lack, ...] = ()
-    """Features with policy forbid that can be given: libvirt does not start the domain."""
-    optional: tuple[PropertyName, ...] = ()
-    """Optional features that cannot be given, and so are left out."""
-    silent: tuple[Lack, ...] = ()
-    """Features asked for that QEMU leaves out without a word, even with `enforce`: pdcm without
-    pmu, for one.
-    """
-    refused: str = ""
-    """QEMU's words when it makes no such CPU at all, features aside."""
-    start: FullCheck = PASSES
-    """What libvirt's own check finds when it starts the domain, where it makes a full one."""
-    unproven: str = ""
-    """What could not be tried, where no CPU could be made to look at."""
-    undescribed: tuple[Lack, ...] = ()
-    """Features asked for of which the host's description does not say whether guests get them."""
-
-    @property
-    def stopped(self) -> bool:
-        """Whether something is known to keep the guest from having exactly this CPU."""
-        found = self.missing or self.forbidden or self.silent or self.refused
-        return bool(found) or not self.start.passes
-
-    @property
-    def runnable(self) -> bool:
-        """Whether the guest is known to start with exactly the CPU that was asked for."""
-        return not self.stopped and not self.undescribed
-
-    @property
-    def enforce_fails(self) -> bool:
-        """Whether QEMU with `enforce` ends before the guest starts."""
-        return bool(self.missing or self.refused)
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON-ready values."""
-        return {
-            "runnable": self.runnable,
-            "enforce-fails": self.enforce_fails,
-            "context": self.context.as_json(),
-            "model": self.model,
-            "missing": [lack_json(lack) for lack in self.missing],
-            "forbidden": [lack_json(lack) for lack in self.forbidden],
-            "not-described": [lack_json(lack) for lack in self.undescribed],
-            "silently-left-out": [lack_json(lack) for lack in self.silent],
-            "optional-left-out": list(self.optional),
-            "refused": self.refused,
-            "libvirt-refuses": "" if self.start.passes else str(self.start),
-            "unproven": self.unproven,
-        }
 
 
 def check(
@@ -148,21 +88,40 @@ def check(
     `UnknownNameError` for a model or machine type nobody knows, `InputError` for a recording
     without a host where one is needed, `SourceError`.
     """
-    source, cpu_map = platform.source, platform.cpu_map
-    unfit = topology_refused(request)
+    found = check_features(request, platform, host=host, here=here)
+    if found.refused:
+        return found
+    most = MostOf(platform, found.context.machine, host)
+    refused = vendor_refused(request, most) or strict_refused(request, most)
+    if not refused:
+        return found
+    if check_of(request) == "none":
+        unlooked = f"check='none': libvirt does not look at it, but {refused}"
+        return replace(found, warnings=(*found.warnings, unlooked))
+    return replace(found, refused=refused)
+
+
+def check_features(
+    request: CpuRequest,
+    platform: Platform,
+    *,
+    host: DescribedHost | None = None,
+    here: ThisMachine = UNKNOWN_MACHINE,
+) -> Checked:
+    """As `check`, but for the host's vendor, and for what the host has beyond the CPU."""
+    source = platform.source
+    machine = platform.machine_for(request)
+    name = machine.name
+    arch = request.arch or arch_of(source.arch).name
+    context = Context(source.version, arch, name, source.accel, source.build())
+    unfit = topology_refused(request) or refused_by_rule(request, machine, source)
     if unfit:
-        where = platform.machine_for(request).name
-        arch = request.arch or arch_of(source.arch).name
-        context = Context(source.version, arch, where, source.accel)
         return Checked(context, request.model or request.mode or "default", refused=unfit)
     if host is None and source.accel == "kvm" and not source.own_host:
         raise InputError(
             f"{source.label} was recorded under KVM and holds no host: name one with --host"
         )
-    name = platform.machine_for(request).name
     platform = replace(platform, machine=name)
-    arch = request.arch or arch_of(source.arch).name
-    context = Context(source.version, arch, name, source.accel, source.build())
     if host is not None:
         host = for_accel(host, source.accel)
         request = _on_described(host, request, platform)
@@ -170,20 +129,40 @@ def check(
         request = _on_own_host(request, platform, here)
     known, unknown = _without_unknown(request, platform, name)
     if host is not None and request.mode in OWN_CPU:
-        asked = {
-            cpu_map.property_of(f.name): origin("policy", f.policy)
-            for f in known.features
-            if f.policy in ON
-        }
-        found = Checked(
-            context,
-            request.mode,
-            _on_host(host, dict.fromkeys(lacking_on(host, asked), ""), asked, cpu_map),
-        )
+        found = _own_of_described(known, platform, context, host)
     else:
         found = _expanded(known, platform, context, host, here)
     missing = (*unknown, *found.missing)
-    return replace(found, missing=missing, forbidden=_forbidden(known, platform, context, host))
+    found = replace(
+        found,
+        missing=missing,
+        forbidden=forbidden_there(known, platform, context, host),
+        unproven="; ".join(filter(None, (found.unproven, unproven_by_rule(request, machine)))),
+    )
+    return replace(found, warnings=(*found.warnings, *warned_of_start(request, found)))
+
+
+def _own_of_described(
+    request: CpuRequest, platform: Platform, context: Context, host: DescribedHost
+) -> Checked:
+    """The host's own CPU, of which nothing says what it is, with what is asked for beside it: by
+    `<feature>` or in a `-cpu` string.
+    """
+    cpu_map = platform.cpu_map
+    bare = CpuModel(arch_of(platform.source.arch).bare_model)
+    features = platform.source.expand(context.machine, bare, "static").props
+    asked = {
+        prop.name: prop.origin
+        for prop in requested_properties(request, cpu_map, arch_of(platform.source.arch))
+        if prop.value is True and (prop.origin.kind == "policy" or prop.name in features)
+    }
+    lacking = dict.fromkeys(lacking_on(host, asked), "")
+    return Checked(
+        context,
+        request.mode or "",
+        lacks_on_host(host, lacking, asked, cpu_map),
+        undescribed=not_described_on(host, open_on(host, asked), asked, cpu_map),
+    )
 
 
 def _on_described(host: DescribedHost, request: CpuRequest, platform: Platform) -> CpuRequest:
@@ -260,24 +239,24 @@ def _expanded(
     if host is not None:
         asked = frozenset(asked_of(expansion, request))
         missing, nameless = dict.fromkeys(lacking_on(host, asked), ""), []
-        unsaid = _undescribed(host, open_on(host, asked), origins, cpu_map)
+        unsaid = not_described_on(host, open_on(host, asked), origins, cpu_map)
     else:
         missing = {PropertyName(name): words for name, words in expansion.unavailable.items()}
-        nameless = [_nameless(bit, expansion) for bit in expansion.nameless]
+        nameless = [nameless_lack(bit, expansion) for bit in expansion.nameless]
     optional = tuple(sorted(name for name in missing if origins.get(name) == OPTIONAL))
     missing = {name: words for name, words in missing.items() if name not in optional}
     found = (
-        _on_host(host, missing, origins, cpu_map)
+        lacks_on_host(host, missing, origins, cpu_map)
         if host is not None
-        else _by_option(
+        else by_option(
             lacks(missing, origins, context.accel, here, cpu_map), source, context.machine
         )
     )
-    left_out = _left_out(expansion, missing, cpu_map)
+    unmet = off_beneath(expansion, missing, cpu_map)
     warned = tuple(
-        lack for lack in left_out if lack.words or _depends(lack.property, expansion, source)
+        lack for lack in unmet if lack.words or taken_along(lack.property, expansion, source)
     )
-    silent = tuple(lack for lack in left_out if lack not in warned)
+    silent = tuple(lack for lack in unmet if lack not in warned)
     missed = (*found, *nameless, *warned)
     start = at_start(request, expansion, cpu_map, {*missing, *optional})
     return Checked(
@@ -286,9 +265,11 @@ def _expanded(
         missed,
         optional=optional,
         silent=silent,
+        refused=refused_when_realised(expansion),
         start=start,
         unproven=unproven,
         undescribed=unsaid,
+        warnings=tuple(warned_of_cpu(request, expansion, host)),
     )
 
 
@@ -359,20 +340,6 @@ def _is_shown(expansion: Expansion) -> bool:
     return own and all(realised.get(prop.name) == prop.value for prop in expansion.asked)
 
 
-def _nameless(bit: Bit, expansion: Expansion) -> Lack:
-    leaf, subleaf, register, number = bit
-    bits = CpuidBits(leaf, subleaf, register, 1 << number)
-    who = who_lacks_nameless(expansion.context.accel)
-    return Lack(
-        PropertyName(""),
-        FeatureName(""),
-        (bits,),
-        who,
-        origin("model", expansion.model.name),
-        place(bits),
-    )
-
-
 def _of_definition(
     request: CpuRequest, platform: Platform, machine: str
 ) -> dict[PropertyName, str]:
@@ -390,107 +357,3 @@ def _origins(expansion: Expansion) -> dict[PropertyName, Origin]:
     own = origin("model", expansion.model.name)
     asked = {prop.name: prop.origin for prop in expansion.asked}
     return {name: asked.get(name, own) for name in expansion.realised}
-
-
-def _by_option(found: tuple[Lack, ...], source: Source, machine: str) -> tuple[Lack, ...]:
-    """The lacks, those put down to an option of QEMU that would give the feature: kernel-irqchip
-    decides over some.
-    """
-    if not any(lack.who == QEMU or lack.property.startswith("kvm") for lack in found):
-        return found
-    given = {
-        name: effect.option for effect in option_effects(source, machine) for name in effect.gained
-    }
-    return tuple(
-        replace(lack, who=f"option ({given[lack.property]} would give it)")
-        if lack.property in given
-        else lack
-        for lack in found
-    )
-
-
-def _on_host(
-    host: DescribedHost,
-    missing: Mapping[PropertyName, str],
-    origins: Mapping[PropertyName, Origin],
-    cpu_map: CpuMap,
-) -> tuple[Lack, ...]:
-    """The lacks, put down to CPU, kernel, QEMU or an option of that host as far as its
-    description lets tell.
-    """
-    cpu = host.cpu
-    found = lacks(missing, origins, cpu.accel or "kvm", cpu.own, cpu_map)
-    return tuple(replace(lack, who=f"{_on(lack, cpu)} ({host.name})") for lack in found)
-
-
-def _undescribed(
-    host: DescribedHost,
-    names: Iterable[PropertyName],
-    origins: Mapping[PropertyName, Origin],
-    cpu_map: CpuMap,
-) -> tuple[Lack, ...]:
-    """The features that the description leaves open, as lacks of nobody that is known."""
-    words = dict.fromkeys(names, "")
-    found = lacks(words, origins, host.cpu.accel or "kvm", host.cpu.own, cpu_map)
-    return tuple(replace(lack, who=f"{NOT_SAID} ({host.name})") for lack in found)
-
-
-def _on(lack: Lack, cpu: HostCpu) -> str:
-    if lack.property in cpu.options:
-        return f"option ({cpu.options[lack.property]} would give it)"
-    return HOST if cpu.own == UNKNOWN_MACHINE else lack.who
-
-
-def _left_out(
-    expansion: Expansion, missing: Collection[PropertyName], cpu_map: CpuMap
-) -> tuple[Lack, ...]:
-    """Features asked for that QEMU leaves out since something that they depend on is off."""
-    found = []
-    for prop in expansion.asked:
-        is_feature = prop.name in expansion.static and prop.origin != OPTIONAL
-        if (
-            is_feature
-            and prop.value is True
-            and expansion.realised.get(prop.name) is False
-            and prop.name not in missing
-        ):
-            bits = bits_of(prop.name, cpu_map)
-            words = expansion.unmet.get(prop.name, "")
-            found.append(
-                Lack(prop.name, cpu_map.feature_of(prop.name), bits, OPTION, prop.origin, words)
-            )
-    return tuple(found)
-
-
-def _depends(prop: PropertyName, expansion: Expansion, source: Source) -> bool:
-    """Whether, by a recording, a feature that is off takes this one with it: QEMU warns then,
-    and `enforce` fails.
-    """
-    off = (name for name in expansion.static if expansion.realised.get(name) is False)
-    return any(prop in source.dependants(name) for name in off)
-
-
-def _forbidden(
-    request: CpuRequest,
-    platform: Platform,
-    context: Context,
-    host: DescribedHost | None,
-) -> tuple[Lack, ...]:
-    wanted = [feature for feature in request.features if feature.policy == "forbid"]
-    if not wanted:
-        return ()
-    cpu_map = platform.cpu_map
-    if host is None:
-        every = CpuModel(arch_of(platform.source.arch).maximum)
-        most = platform.source.expand(context.machine, every, "static").props
-        there = [
-            feature for feature in wanted if most.get(cpu_map.property_of(feature.name)) is True
-        ]
-    else:
-        there = [feature for feature in wanted if host.gives(cpu_map.property_of(feature.name))]
-    return tuple(_forbidden_lack(feature, cpu_map) for feature in there)
-
-
-def _forbidden_lack(feature: FeaturePolicy, cpu_map: CpuMap) -> Lack:
-    prop = cpu_map.property_of(feature.name)
-    return Lack(prop, feature.name, bits_of(prop, cpu_map), "nobody", origin("policy", "forbid"))

@@ -16,17 +16,13 @@ from cpumap.errors import ResolveError, SourceError
 from cpumap.hosts.described import DescribedHost, described, known_to, request_on
 from cpumap.hosts.lack import lack_json
 from cpumap.libvirt.rules.compare import Verdict
-from cpumap.pin.expand import expand
 from cpumap.runnable.available import available
 from cpumap.runnable.available_json import available_host
-from cpumap.runnable.check import Checked, check
+from cpumap.runnable.check import check, check_features
+from cpumap.runnable.checked import Checked
+from cpumap.runnable.on_host import MostOf, extra_on, vendor_refused
 from cpumap.sources.platform import Platform
 from cpumap.sources.source import Source
-
-NOT_ON_HOSTS = ("kvm", "hv-")
-"""How the properties begin that a host's own CPU does not have: more of them is no more of a
-CPU.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +65,13 @@ def compare_on(platform: Platform, host: DescribedHost, request: CpuRequest) -> 
     name = platform.machine_for(request).name
     platform = replace(platform, machine=name)
     resolved = request_on(host, request, platform.cpu_map, known_to(platform.source, name))
-    checked = check(resolved, platform, host=host)
-    if request.vendor and request.vendor != host.cpu.vendor:
-        reason = f"host CPU vendor does not match required CPU vendor {request.vendor}"
+    checked = check_features(resolved, platform, host=host)
+    most = MostOf(platform, name, host)
+    if reason := vendor_refused(request, most):
         return Compared(name, "incompatible", reason, checked)
     if not checked.runnable:
         return Compared(name, "incompatible", _reason(checked), checked)
-    extra = tuple(_extra(platform, host, resolved))
+    extra = tuple(extra_on(resolved, most))
     if extra and request.match == "strict":
         reason = f"Host CPU does not strictly match guest CPU: Extra features: {', '.join(extra)}"
         return Compared(name, "incompatible", reason, checked, extra)
@@ -130,23 +126,6 @@ def _reason(checked: Checked) -> str:
         f"Host CPU does not provide required features: "
         f"{', '.join(lack.feature for lack in checked.missing)}"
     )
-
-
-def _extra(platform: Platform, host: DescribedHost, request: CpuRequest) -> Iterator[PropertyName]:
-    """What the host has beyond the CPU, less what the CPU says something of and what KVM makes
-    of itself.
-    """
-    if request.mode in ("host-passthrough", "maximum"):
-        return
-    expansion = expand(request, platform)
-    named = {platform.cpu_map.property_of(feature.name) for feature in request.features}
-    for name in sorted(host.properties - named):
-        if (
-            name in expansion.static
-            and expansion.realised.get(name) is not True
-            and not name.startswith(NOT_ON_HOSTS)
-        ):
-            yield name
 
 
 def runnable_on_all(

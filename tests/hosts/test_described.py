@@ -13,7 +13,8 @@ from cpumap.hosts.described import DescribedHost, read_described
 from cpumap.libvirt.cpu_map.load import load_cpu_map
 from cpumap.libvirt.domain import parse_request
 from cpumap.pin.translate import explicit_cpu, write
-from cpumap.runnable.check import Checked, check
+from cpumap.runnable.check import check
+from cpumap.runnable.checked import Checked
 from cpumap.sources.platform import Platform
 from cpumap.sources.recorded import RecordedSource
 from cpumap.sources.recordings import find_recording

@@ -33,7 +33,8 @@ from cpumap.libvirt.domain import parse_request
 from cpumap.qemu.qmp import Session
 from cpumap.runnable.available import available, listed
 from cpumap.runnable.available_json import available_json
-from cpumap.runnable.check import Checked, check
+from cpumap.runnable.check import check
+from cpumap.runnable.checked import Checked
 from cpumap.sources.attached import AttachedSource
 from cpumap.sources.libvirt import GuestSource
 from cpumap.sources.live import QemuSource

@@ -29,7 +29,8 @@ from cpumap.libvirt.cpu_map.places import bits_of
 from cpumap.pin.translate import translate
 from cpumap.runnable.available import Available, Kind, OptionEffect, available, listed
 from cpumap.runnable.available_json import available_host, available_json
-from cpumap.runnable.check import Checked, check
+from cpumap.runnable.check import check
+from cpumap.runnable.checked import Checked
 from cpumap.sources.platform import Platform
 from cpumap.sources.recorded import RecordedSource
 from cpumap.sources.recordings import find_recording
