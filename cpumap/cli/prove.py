@@ -34,6 +34,7 @@ from cpumap.proof.diff import CpuDifference, diff
 from cpumap.proof.difference import PropertyDifference
 from cpumap.proof.verify import JudgedPlace, Judgement, Verification, verify
 from cpumap.qemu.cpu_option import parse_cpu_option
+from cpumap.runnable.check import at_start, unavailable_in
 from cpumap.sources.live import QemuSource
 from cpumap.sources.machines import find_machine
 from cpumap.sources.platform import Platform
@@ -99,12 +100,29 @@ def run_verify(arguments: argparse.Namespace) -> int:
             [(target, name) for name in machines],
             only=only,
         )
-    put(
-        json_text("verify", report.as_json())
-        if arguments.format == "json"
-        else _report_text(report)
-    )
-    return 0 if report.holds else 1
+        stopped = _stopped(request, target, cpu_map, machines)
+    if arguments.format == "json":
+        put(json_text("verify", {**report.as_json(), "libvirt-refuses": stopped}))
+    else:
+        lines = [f"libvirt does not start it on {where}: {why}\n" for where, why in stopped.items()]
+        put(_report_text(report) + "".join(lines))
+    return 0 if report.holds and not stopped else 1
+
+
+def _stopped(
+    request: CpuRequest, target: Source, cpu_map: CpuMap, machines: Iterable[str]
+) -> dict[str, str]:
+    """Machine type → what libvirt's full check of the document, as it is, finds there."""
+    found = {}
+    for machine in machines:
+        try:
+            there = expand(request, Platform(target, cpu_map, machine))
+        except UnknownNameError:
+            continue  # the judges say so
+        start = at_start(request, there, cpu_map, unavailable_in(there))
+        if not start.passes:
+            found[machine] = str(start)
+    return found
 
 
 def _targets(arguments: argparse.Namespace, target: Source, machine: str) -> list[str]:

@@ -26,6 +26,7 @@ from cpumap.pin.expand import expand, shown
 from cpumap.pin.resolve import resolve
 from cpumap.pin.write import lasting
 from cpumap.proof.difference import GuestDifference, caused_differences
+from cpumap.runnable.check import at_start, unavailable_in
 from cpumap.sources.open_recording import open_recording
 from cpumap.sources.platform import Platform
 from cpumap.sources.recordings import recording_of
@@ -140,9 +141,11 @@ def audit_case(
         if case.refused:
             return Audited(case, None, refused=case.refused)
         source = answers.source(request, own=case.own)
-        cpu = resolve(
-            request, expand(request, Platform(source, answers.cpu_map, machine)), answers.choices
-        )
+        expansion = expand(request, Platform(source, answers.cpu_map, machine))
+        start = at_start(request, expansion, answers.cpu_map, unavailable_in(expansion))
+        if not start.passes:
+            return Audited(case, expansion.context, refused=f"libvirt does not start it: {start}")
+        cpu = resolve(request, expansion, answers.choices)
         drifts = tuple(drifts_of(case, locked, lasting(cpu), source, answers, machine))
         prediction = prediction_of(locked, cpu, source, answers)
         seen = _seen(locked, cpu, source, answers, prediction, drifts) if guests else None

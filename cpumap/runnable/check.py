@@ -273,6 +273,11 @@ def _expanded(
     )
 
 
+def unavailable_in(expansion: Expansion) -> frozenset[PropertyName]:
+    """What this CPU asks for and is not given."""
+    return frozenset(PropertyName(name) for name in expansion.unavailable)
+
+
 def at_start(
     request: CpuRequest,
     expansion: Expansion,

@@ -9,7 +9,7 @@ from cpumap.cpu.request import CpuRequest
 from cpumap.hosts.described import DescribedHost
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.rules.full_check import check_of
-from cpumap.runnable.check import at_start
+from cpumap.runnable.check import at_start, unavailable_in
 from cpumap.sources.platform import Platform
 
 
@@ -36,8 +36,7 @@ def stopped_by(
     ]
     if given:
         return f"the host provides forbidden features: {', '.join(given)}"
-    unavailable = {PropertyName(name) for name in expansion.unavailable}
-    start = at_start(request, expansion, cpu_map, unavailable)
+    start = at_start(request, expansion, cpu_map, unavailable_in(expansion))
     return "" if start.passes else str(start)
 
 

@@ -38,7 +38,8 @@ def locked(directory: Path, *words: object, code: int = 0) -> Path:
 def audit(capsys: pytest.CaptureFixture[str]) -> Audit:
     def run(*words: object) -> tuple[int, Any]:
         capsys.readouterr()
-        code = main(["audit", *map(str, words), *RECORDED, "--format", "json"])
+        where = () if "--recorded" in words else RECORDED
+        code = main(["audit", *map(str, words), *where, "--format", "json"])
         return code, json.loads(capsys.readouterr().out)
 
     return run
@@ -85,7 +86,7 @@ def test_guests_of_one_name_are_known_by_their_files(tmp_path: Path, audit: Audi
 def test_what_has_no_cpu_is_in_the_lock_with_its_reason(tmp_path: Path, audit: Audit) -> None:
     passed = guest("p", ONE).replace(b"'custom'><model>Haswell</model>", b"'host-passthrough'>")
     directory = stored(tmp_path / "etc", {"a.xml": guest("a"), "p.xml": passed})
-    path = locked(directory, code=2)
+    path = locked(directory, code=1)
     refused = json.loads(path.read_text())["refused"]
     assert "host" in refused[ONE]["reason"]
     code, answer = audit(path, directory)
@@ -136,3 +137,19 @@ def test_what_no_guest_can_see_is_no_drift(
     (cpu,) = answer["cpus"]
     by_name = {drift["name"]: drift["gravity"] for drift in cpu["drifts"]}
     assert (found, by_name["x-vendor-cpuid-only"]) == (code, gravity)
+
+
+def test_what_libvirt_will_not_start_is_foreseen(tmp_path: Path, audit: Audit) -> None:
+    topology = "</model><topology sockets='1' cores='4' threads='1'/>"
+    several = guest("a", model="qemu64").replace(b"</model>", topology.encode())
+    several = several.replace(b"<os>", b"<vcpu>4</vcpu><os>").replace(b"'kvm'", b"'qemu'")
+    directory = stored(tmp_path / "etc", {"a.xml": several})
+    words = ["convert", str(directory), "--in-place", *RECORDED, "--unavailable", "off"]
+    assert main(words) == 0
+    path = directory / "a.xml"
+    path.write_bytes(path.read_bytes().replace(b"check='partial'", b"check='full'"))
+    lock = locked(directory, "--unavailable", "off")
+    assert audit(lock)[0] == 0
+    code, answer = audit(lock, "--recorded", "10.0")
+    said = "libvirt does not start it: guest CPU doesn't match specification: extra features: "
+    assert (code, answer["cpus"][0]["refused"]) == (1, f"{said}cmp_legacy,ht")
