@@ -53,6 +53,11 @@ EXAMPLES: dict[str, tuple[Example, ...]] = {
             "cpumap lock . --recorded 10.0 -o fleet.lock\n"
             "cpumap audit fleet.lock --recorded 11.1 --report audit.html",
         ),
+        Example(
+            "the same for Prometheus' node exporter",
+            "cpumap lock . --recorded 10.0 -o fleet.lock\n"
+            "cpumap audit fleet.lock --recorded 11.1 --metrics cpumap.prom",
+        ),
     ),
     "expand": (
         Example(

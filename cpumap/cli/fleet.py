@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -122,17 +123,17 @@ def add_libvirt_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_fleet_options(parser: argparse.ArgumentParser) -> None:
-    """--jobs, --scheduler, --format."""
+def add_fleet_options(
+    parser: argparse.ArgumentParser, formats: Sequence[str] = ("text", "json")
+) -> None:
+    """--jobs, --scheduler, --format, --report."""
     parser.add_argument(
         "--jobs", metavar="N", type=_jobs, default=cores(), help="processes (default: one per core)"
     )
     parser.add_argument(
         "--scheduler", metavar="ADDRESS", help="a Dask cluster to do it on: tcp://HOST:8786"
     )
-    parser.add_argument(
-        "--format", choices=("text", "json"), default="text", help="(default: text)"
-    )
+    parser.add_argument("--format", choices=tuple(formats), default="text", help="(default: text)")
     parser.add_argument(
         "--report", metavar="FILE.html", type=Path, help="write a report as one HTML file"
     )

@@ -27,7 +27,7 @@ from cpumap.move.target import drift_lines
 from cpumap.qemu.arguments import property_text
 from cpumap.system.files import write_atomically
 from cpumap.system.json_text import json_text
-from cpumap.system.say import put, put_line, say
+from cpumap.system.say import plain_lines, put, put_line, say
 
 GUESTS_NAMED = 3
 """Guests that share a drift and are named in text; JSON names all."""
@@ -114,7 +114,13 @@ def add_audit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--guest", action="store_true", help="have a guest read each CPU, as at `lock --guest`"
     )
-    add_fleet_options(parser)
+    parser.add_argument(
+        "--metrics",
+        metavar="FILE.prom",
+        type=Path,
+        help="also what `--format prometheus` says, for the node exporter's textfile collector",
+    )
+    add_fleet_options(parser, ("text", "json", "prometheus"))
     add_source_options(
         parser, machine="what if the guests had this machine type (default: their own)"
     )
@@ -141,6 +147,10 @@ def run_audit(arguments: argparse.Namespace) -> int:
         )
     found = replace(found, blocked=_matrix(arguments, locked))
     _write(arguments, found)
+    if arguments.metrics:
+        from cpumap.fleet.metrics import metrics
+
+        write_atomically(arguments.metrics, plain_lines(metrics(found)).encode())
     if arguments.report:
         from cpumap.fleet.report import audit_report
 
@@ -167,6 +177,15 @@ def _write(arguments: argparse.Namespace, found: Findings) -> None:
     if arguments.format == "json":
         put(json_text("audit", _json(found)))
         return
+    if arguments.format == "prometheus":
+        from cpumap.fleet.metrics import metrics
+
+        put(metrics(found))
+        return
+    _put_text(found)
+
+
+def _put_text(found: Findings) -> None:
     for entry in found.audited:
         for line in _lines(entry, found.lock):
             put_line(line)
