@@ -17,7 +17,7 @@ from cpumap.cli.examples import EXAMPLES
 from cpumap.cli.main import COMMANDS, main
 from tests.support.paths import TREE
 
-ANSWERS_NO = {("audit", 0), ("check", 0), ("compare", 0), ("diff", 0), ("hook", 0)}
+ANSWERS_NO = {("audit", 0), ("audit", 1), ("check", 0), ("compare", 0), ("diff", 0), ("hook", 0)}
 """Examples whose answer is no, by command and place: exit code 1."""
 
 STARTS_QEMU = {"measure", "record", "verify"}
