@@ -91,6 +91,7 @@ class Matrix:
                         file=sys.stderr,
                     )
         print(file=sys.stderr)
+        self.bench.close()  # the threads are gone that had QEMUs of their own
         self.measured += len(chosen)
         return counts
 

@@ -226,7 +226,7 @@ def _model(
         raise ResolveError(f"{request.where}: host-model {_NEEDS_HOST}")
     arch = arch_of(platform.source.arch)
     if request.mode in ("host-passthrough", "maximum"):
-        if not platform.source.own_host:
+        if platform.source.accel == "kvm" and not platform.source.own_host:
             raise ResolveError(f"{request.where}: {request.mode} {_NEEDS_HOST}")
         own = arch.host_passthrough[platform.source.accel]
         return own if request.mode == "host-passthrough" else arch.maximum, []

@@ -92,9 +92,11 @@ class Process:
         """The next line that the keeper says; `gone` where it will say no more, empty at the
         deadline.
         """
+        waiting = select.poll()  # unlike select(), it takes descriptors of any number
+        waiting.register(self._line, select.POLLIN)
         while b"\n" not in self._told:
             left = max(0.0, deadline - time.monotonic())
-            if not select.select([self._line], [], [], left)[0]:
+            if not waiting.poll(left * 1000):
                 return ""
             told = self._line.recv(256)
             if not told:

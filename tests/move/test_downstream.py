@@ -163,7 +163,8 @@ def test_a_fleet_on_types_of_a_distribution(
     code, out, _ = said(
         capsys, "audit", lock, "--recorded", "10.0", "--machine", "pc-q35-10.0", "--format", "json"
     )
-    assert code == 1 and len(json.loads(out)["cpus"]) == 2
+    # Ubuntu's was measured, and no guest with one vCPU reads a difference; RHEL's was not.
+    assert code == (1 if source == "RHEL" else 0) and len(json.loads(out)["cpus"]) == 2
     out_dir = tmp_path / "out"
     assert said(capsys, "convert", guests, "--output-dir", out_dir, "--recorded", recorded)[0] == 0
     assert len(list(out_dir.iterdir())) == 2
