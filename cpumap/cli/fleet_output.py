@@ -23,12 +23,13 @@ NAMES = {"converted": "converted", "explicit": "already explicit"}
 
 
 PLANNED = {
-    "converted": "to change", "explicit": "unchanged", "failed": "refused", "skipped": "no domain",
+    "converted": "to change", "explicit": "unchanged", "refused": "refused", "failed": "failed",
+    "skipped": "no domain",
 }  # fmt: skip
 """What a dry run says: nothing has been done."""
 
 
-SAID_ALWAYS = ("converted", "explicit", "failed")
+SAID_ALWAYS = ("converted", "explicit", "refused")
 """Said also of none: that nothing is refused is what a plan is read for."""
 
 
@@ -117,6 +118,7 @@ class Display:
                 **self.outcomes,
                 "seconds": round(time.monotonic() - self._started, 3),
                 "sources": self.sources,
+                **({"dry-run": True} if self._shows.dry_run else {}),
             }
             put(f'{opening}\n], "summary": {json.dumps(summary)}}}\n')
         say(self._last_line(time.monotonic() - self._started))

@@ -137,9 +137,19 @@ def add_models(parser: argparse.ArgumentParser) -> None:
     add_source_options(parser)
 
 
+ROW = ("release", "arch", "accel", "file")
+"""What is said of a recording."""
+
+
 def run_models(arguments: argparse.Namespace) -> int:
     if arguments.recorded == "list":
-        put(columns(_recording_row(found) for found in recordings()))
+        rows = [_recording_row(found) for found in recordings()]
+        listed = [dict(zip(ROW, row, strict=True)) for row in rows]
+        put(
+            json_text("models", {"recordings": listed})
+            if arguments.format == "json"
+            else columns(rows)
+        )
         return 0
     with source_for(arguments) as source:
         machine = find_machine(source, arguments.machine)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cpumap.cli.columns import columns
 from cpumap.cli.fleet import add_paths, fleet_answers, fleet_paths
-from cpumap.cli.sourcing import add_source_options, host_option
+from cpumap.cli.sourcing import add_source_options, found_on_path, host_option
 from cpumap.errors import InputError
 from cpumap.fleet.gravity import WORDS
 from cpumap.fleet.plan import Change, Fate, Goal
@@ -26,7 +26,11 @@ GUESTS_NAMED = 5
 def add_plan(parser: argparse.ArgumentParser) -> None:
     add_paths(parser, nargs="*", about="a lock, ")
     goal = parser.add_argument_group("what the upgrade changes")
-    goal.add_argument("--to-qemu", metavar="PATH|RELEASE", help="this QEMU, or a recorded one")
+    goal.add_argument("--to-qemu",
+        metavar="PATH|RELEASE",
+        type=found_on_path,
+        help="this QEMU, or a recorded one",
+    )
     goal.add_argument("--to-libvirt", metavar="VERSION", help="this libvirt: 11.3, 12.8, …")
     goal.add_argument("--to-machine", metavar="NEW", help="this machine type for every guest")
     goal.add_argument(

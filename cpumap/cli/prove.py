@@ -14,6 +14,7 @@ from cpumap.cli.reading import read_file
 from cpumap.cli.sourcing import (
     accel_of,
     add_source_options,
+    found_on_path,
     kept_by_libvirt,
     open_cpu_map,
     read_given,
@@ -56,6 +57,7 @@ def add_verify(parser: argparse.ArgumentParser) -> None:
     where.add_argument(
         "--target-qemu",
         metavar="PATH",
+        type=found_on_path,
         help="in this QEMU (default: the one the answers come from)",
     )
     one = where.add_mutually_exclusive_group()
@@ -191,6 +193,7 @@ def add_diff(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--target-qemu",
         metavar="PATH|RELEASE",
+        type=found_on_path,
         help="the QEMU of B, or a recorded one (default: that of A)",
     )
     parser.add_argument(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cpumap.cli.progress import progress_bar
+from cpumap.cli.sourcing import found_on_path
 from cpumap.errors import InputError
 from cpumap.proof.measure import measure
 from cpumap.sources.live import QemuSource
@@ -22,7 +23,13 @@ from cpumap.system.say import say
 
 
 def add_record(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--qemu", metavar="PATH", required=True, help="the QEMU binary to record")
+    parser.add_argument(
+        "--qemu",
+        metavar="PATH",
+        type=found_on_path,
+        required=True,
+        help="the QEMU binary to record",
+    )
     parser.add_argument(
         "--accel", choices=("tcg", "kvm"), default="tcg", help="accelerator (default: tcg)"
     )
@@ -54,6 +61,7 @@ def add_measure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--qemu",
         metavar="PATH",
+        type=found_on_path,
         action="append",
         required=True,
         help="a QEMU binary; twice for two. Guests run under tcg; what is said of caches and "

@@ -23,6 +23,7 @@ from cpumap.libvirt.words import meant_for
 from cpumap.sources.choose import Wanted, choose_source, connected_source, may_run
 from cpumap.sources.source import Source
 from cpumap.system.say import say, say_once
+from cpumap.system.trust import program
 
 if TYPE_CHECKING:
     from cpumap.hosts.described import DescribedHost
@@ -40,7 +41,9 @@ def add_source_options(
     """
     group = parser.add_argument_group("where the answers come from")
     one = group.add_mutually_exclusive_group()
-    one.add_argument("--qemu", metavar="PATH", help="start this QEMU binary")
+    one.add_argument(
+        "--qemu", metavar="PATH|NAME", type=found_on_path, help="start this QEMU binary"
+    )
     one.add_argument(
         "--qmp", metavar="SOCKET", help="attach to the QEMU that listens there (path or HOST:PORT)"
     )
@@ -70,6 +73,11 @@ def add_source_options(
         "--no-cache", action="store_true", help="start QEMU even for what the cache answers"
     )
     add_cpu_map_option(group)
+
+
+def found_on_path(name: str) -> str:
+    """The program of this name on PATH; the word as it is, where it is a path or there is none."""
+    return name if os.sep in name else program(name) or name
 
 
 def add_cpu_map_option(parser: argparse._ActionsContainer) -> None:

@@ -8,6 +8,7 @@ import argparse
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
+from cpumap.cli.sourcing import found_on_path
 from cpumap.cpu.expansion import Expansion
 from cpumap.cpu.explicit import ExplicitCpu
 from cpumap.sources.platform import Platform
@@ -23,6 +24,7 @@ def add_target_options(parser: argparse.ArgumentParser, *, machine: bool = True)
     where.add_argument(
         "--target-qemu",
         metavar="PATH|RELEASE",
+        type=found_on_path,
         help="in this QEMU, or a recorded one (default: where answers come from)",
     )
     if machine:

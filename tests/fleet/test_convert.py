@@ -101,8 +101,8 @@ def test_a_feature_that_nobody_knows(tmp_path: Path, capsys: pytest.CaptureFixtu
     reason = "recorded QEMU 7.2.22 has no CPU property 'avx9' (policy require)"
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
-        f"refused: {directory}/a.xml:5: {reason}",
-        f"refused: {directory}/b.xml:6: {reason}",
+        f"failed: {directory}/a.xml:5: {reason}",
+        f"failed: {directory}/b.xml:6: {reason}",
     ]
 
 
@@ -271,8 +271,8 @@ def test_stat_says_how_much(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert convert(directory, "--stat") == 2
     captured = capsys.readouterr()
     assert re.fullmatch(rf"{directory}/a\.xml \| \+\d+ -2 \(\d+ features named\)\n", captured.out)
-    assert "plan: 1 to change, 0 unchanged, 1 refused; nothing is written" in captured.err
-    assert "cpumap: refused: 1 times not well-formed XML" in captured.err
+    assert "plan: 1 to change, 0 unchanged, 0 refused, 1 failed; nothing is written" in captured.err
+    assert "cpumap: failed: 1 times not well-formed XML" in captured.err
 
 
 @pytest.mark.parametrize(
