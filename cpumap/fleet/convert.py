@@ -20,16 +20,17 @@ from cpumap.cpu.names import Accel
 from cpumap.cpu.request import CpuRequest
 from cpumap.errors import CpumapError, DomainError, InputError, SourceError, understood
 from cpumap.fleet.gist import Gist, read_gist
+from cpumap.libvirt.cpu_edit import ExplicitElement
 from cpumap.libvirt.cpu_map.load import load_cpu_map
 from cpumap.libvirt.cpu_map.map import CpuMap
-from cpumap.libvirt.domain import cpu_children, request_of
+from cpumap.libvirt.domain import request_of
 from cpumap.libvirt.edit import Edit, cpu_edits, edited
 from cpumap.libvirt.layout import WRAPPERS, Layout
 from cpumap.libvirt.words import libvirt_map
 from cpumap.pin.expand import refuse_topology
 from cpumap.pin.resolve import DEFAULT_CHOICES, Choices, resolve
 from cpumap.pin.translate import expand_on
-from cpumap.pin.write import KEPT, domain_parts
+from cpumap.pin.write import domain_parts
 from cpumap.sources.choose import ANY_SOURCE, Wanted, choose_source
 from cpumap.sources.platform import Platform
 from cpumap.sources.source import Source
@@ -81,13 +82,6 @@ _APART = frozenset({"features", "settings", "topology", "vcpus", "where"})
 _COUNTED = attrgetter(*(field.name for field in fields(CpuRequest) if field.name not in _APART))
 
 
-_KEPT_HERE = "<!-- kept -->"
-"""Stands in an answer for the document's own children of `<cpu>`."""
-
-
-_KEPT_LINE = f"  {_KEPT_HERE}\n"
-
-
 @dataclass(frozen=True, slots=True)
 class Stored:
     """A document as it was read; `number` is its place among all."""
@@ -104,7 +98,8 @@ class Answer:
     """What makes a document's CPU explicit, or why there is no such thing."""
 
     number: int
-    element: str | None = None
+    element: ExplicitElement | None = None
+    """What its `<cpu>` is to say; None: what it does."""
     arguments: tuple[str, ...] = ()
     machine: str | None = None
     """The machine type to move to."""
@@ -263,13 +258,9 @@ def _kind_of(document: Stored, gist: Gist) -> bytes:
 
 def _edits(document: Stored, parsed: Document, answer: Answer) -> list[Edit]:
     layout = Layout(document.data, parsed)
-    element = answer.element
-    if element is not None:
-        kept = "".join(f"  {child}\n" for child in cpu_children(parsed, KEPT))
-        element = element.replace(_KEPT_LINE, kept)
     return cpu_edits(
         document.data,
-        element,
+        answer.element,
         answer.arguments,
         layout=layout,
         name=document.name,
@@ -392,7 +383,7 @@ class Answers:
         if self.keep:
             self.cpus[self.asked] = cpu
             self.own |= {self.asked} if question.is_file else set()
-        element, arguments = domain_parts(cpu, self.words, (_KEPT_HERE,))
+        element, arguments = domain_parts(cpu, self.words)
         notes = *cpu.notes, *told
         shared = tuple(map(sys.intern, arguments))  # nearly the same in every answer
         return Answer(self.asked, element, shared, machine, notes)

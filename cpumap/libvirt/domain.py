@@ -5,7 +5,7 @@ nothing decided.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from os import PathLike
@@ -188,20 +188,25 @@ def _domain(document: Document, domain: Any) -> CpuRequest:
         **({} if vcpu is None else {"vcpus": _vcpus(document, vcpu)}),
     }
     request = CpuRequest(**fields)
-    commandline = domain.find(f"{{{QEMU_NAMESPACE}}}commandline")
-    return request if commandline is None else _with_commandline(document, commandline, request)
+    commandlines = domain.findall(f"{{{QEMU_NAMESPACE}}}commandline")
+    return _with_commandlines(document, commandlines, request) if commandlines else request
 
 
-def _with_commandline(document: Document, commandline: Any, request: CpuRequest) -> CpuRequest:
+def _with_commandlines(
+    document: Document, commandlines: Sequence[Any], request: CpuRequest
+) -> CpuRequest:
     """The request with what the guest's own QEMU arguments make of it.
 
-    A `-cpu` there comes behind libvirt's, and QEMU heeds the last only. What `-global` arguments
-    set holds where
-    `-cpu` does not say otherwise.
+    libvirt takes the arguments of several elements one behind the other. A `-cpu` there comes
+    behind libvirt's, and QEMU heeds the last only. What `-global` arguments set holds where `-cpu`
+    does not say otherwise.
     """
     arguments = [
-        argument.get("value", "") for argument in commandline.findall(f"{{{QEMU_NAMESPACE}}}arg")
+        argument.get("value", "")
+        for commandline in commandlines
+        for argument in commandline.findall(f"{{{QEMU_NAMESPACE}}}arg")
     ]
+    commandline = commandlines[-1]
     options = [(option_name(option), value) for option, value in pairwise(arguments)]
     where = document.where(commandline)
     for text in [value for option, value in options if option == "-cpu"][-1:]:

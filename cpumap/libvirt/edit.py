@@ -8,7 +8,9 @@ from functools import lru_cache
 from itertools import chain, count, pairwise
 
 from cpumap.errors import DomainError
+from cpumap.libvirt.cpu_edit import CpuEditor, ExplicitElement
 from cpumap.libvirt.layout import ANCHORS, QEMU_NAMESPACE, Layout, Span, read_layout
+from cpumap.libvirt.surroundings import Surroundings, TextEdit, attribute
 from cpumap.qemu.cpu_option import is_cpu_argument
 
 MACHINE = re.compile(r"""\smachine\s*=\s*(["'])(.*?)\1""", re.DOTALL)
@@ -20,7 +22,7 @@ Edit = tuple[int, int, bytes]
 
 def replace_cpu(
     document: bytes,
-    cpu_element: str | None,
+    new: ExplicitElement | None,
     extra_args: Sequence[str] = (),
     *,
     name: str = "<stdin>",
@@ -35,7 +37,7 @@ def replace_cpu(
     layout = layout or read_layout(document, name)
     return edited(
         document,
-        cpu_edits(document, cpu_element, extra_args, layout=layout, name=name, machine=machine),
+        cpu_edits(document, new, extra_args, layout=layout, name=name, machine=machine),
     )
 
 
@@ -51,34 +53,26 @@ def edited(document: bytes, edits: Iterable[Edit]) -> bytes:
 
 def cpu_edits(
     document: bytes,
-    cpu_element: str | None,
+    new: ExplicitElement | None,
     extra_args: Sequence[str],
     *,
     layout: Layout,
     name: str,
     machine: str | None = None,
 ) -> list[Edit]:
-    """What puts this `<cpu>` (None: its own) into the document, and these QEMU arguments in its
-    `<qemu:commandline>`.
+    """What makes the document's `<cpu>` say this (None: what it says), and puts these QEMU
+    arguments in its `<qemu:commandline>`.
 
-    The first line of `cpu_element` is not indented; it takes the document's indentation, line ends
-    and encoding. `-cpu`, and `-global` arguments for CPU typenames, that the document had are
-    replaced by `extra_args`; the user's other arguments and environment stay. `machine` is a new
-    machine type for `<type machine=>`.
+    A new `<cpu>` takes the document's indentation, line ends and encoding. `-cpu`, and `-global`
+    arguments for CPU typenames, that the document had are replaced by `extra_args`; the user's
+    other arguments and environment stay. `machine` is a new machine type for `<type machine=>`.
     `DomainError` when the document has no place for it.
     """
     editor = _Editor(document, layout, name)
-    edits = [*([editor.cpu(cpu_element)] if cpu_element else []), *editor.commandline(extra_args)]
+    edits = [*([] if new is None else editor.cpu(new)), *editor.commandline(extra_args)]
     edits += [editor.machine(machine)] if machine else []
     in_order = sorted(edits, key=lambda edit: edit[:2])
     return [(start, end, _encoded(text, layout.codec)) for start, end, text in in_order]
-
-
-def attribute(value: str) -> str:
-    """The value as a quoted XML attribute value."""
-    for character, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("'", "&apos;")):
-        value = value.replace(character, entity)
-    return "'" + re.sub(r"[\t\n\r]", lambda match: f"&#{ord(match[0])};", value) + "'"
 
 
 @lru_cache(maxsize=512)  # hundreds of arguments, the same in many documents of a fleet
@@ -98,66 +92,59 @@ def _free_prefix(taken: Collection[str]) -> str:
     return next(prefix for prefix in prefixes if prefix not in taken)
 
 
-_TextEdit = tuple[int, int, str]
-
-
 @lru_cache(maxsize=512)  # kept for as many documents as there are, the same is kept once
 def _encoded(text: str, codec: str) -> bytes:
     return text.encode(codec, "xmlcharrefreplace")
 
 
-class _Editor:
-    def __init__(self, document: bytes, layout: Layout, name: str) -> None:
-        self.document = document
-        self.layout = layout
-        self.name = name
-        self.codec = "latin-1" if layout.codec == "ascii" else layout.codec
-        self.unit = layout.unit
-        has_returns = b"\r" in document and "\r\n".encode(self.codec) in document
-        self.newline = "\r\n" if has_returns else "\n"
-
-    def cpu(self, element: str) -> _TextEdit:
-        """The edit that replaces the `<cpu>`, or puts one where libvirt writes it."""
+class _Editor(Surroundings):
+    def cpu(self, new: ExplicitElement) -> list[TextEdit]:
+        """The edits that change the `<cpu>`, or put one where libvirt writes it."""
         layout = self.layout
-        old = layout.root if layout.element.tag == "cpu" else layout.child("cpu")
+        old = layout.cpu
         if old is not None:
-            return old.start, old.end, self.indented(element, self.margin(old.start))
+            place = layout.root if old is layout.element else layout.span(old)
+            return CpuEditor(self.document, layout, self.name).edits(old, place, new)
         anchor = next((span for tag in ANCHORS if (span := layout.child(tag)) is not None), None)
         if anchor is None:
             raise DomainError("no place for a <cpu> in this <domain>", f"{self.name}:1")
         margin = self.margin(anchor.start)
-        return anchor.end, anchor.end, margin + self.indented(element, margin)
+        return [(anchor.end, anchor.end, margin + self.indented(new.alone, margin))]
 
-    def machine(self, machine: str) -> _TextEdit:
+    def machine(self, machine: str) -> TextEdit:
         """The edit that puts another machine type into `<type machine=>`."""
         span = self.layout.child("os/type")
-        tag = (
-            "" if span is None else self.document[span.start : span.inner_start].decode(self.codec)
-        )
+        tag = "" if span is None else self.layout.text(span.start, span.inner_start)
         match = MACHINE.search(tag)
         if span is None or match is None:
             raise DomainError("no <type machine=> to change", f"{self.name}:1")
         start, end = (span.start + self.unit * offset for offset in match.span(2))
         return start, end, attribute(machine)[1:-1]
 
-    def commandline(self, extra_args: Sequence[str]) -> list[_TextEdit]:
+    def commandline(self, extra_args: Sequence[str]) -> list[TextEdit]:
         """The edits that take our former arguments away and put the new ones in."""
         former = self.former()
         if not extra_args and not former:
             return []
-        element = self.layout.commandline
-        old = None if element is None else self.layout.span(element)
-        if old is None or old.inner_end is None:
-            return self.new_commandline(old, extra_args)
+        lines = [self.layout.span(element) for element in self.layout.commandlines]
         if (
             not extra_args
             and len(former) == sum(1 for _ in self.layout.arguments)
             and not self.layout.environment
         ):
-            return [(old.start - self.size(self.margin(old.start)), old.end, "")]
-        edits = [(span.start - self.size(self.margin(span.start)), span.end, "") for span in former]
-        behind = self.behind_content(old.inner_end)
-        return [*edits, (behind, behind, self.arguments(extra_args, self.margin(old.start)))]
+            return [self.without(span) for span in lines]
+        edits = [self.without(span) for span in former]
+        if not extra_args:
+            return edits
+        last = lines[-1] if lines else None
+        if last is None or last.inner_end is None:
+            return [*edits, *self.new_commandline(last, extra_args)]
+        behind = self.behind_content(last.inner_end)
+        return [*edits, (behind, behind, self.arguments(extra_args, self.margin(last.start)))]
+
+    def without(self, span: Span) -> TextEdit:
+        """The edit that takes an element away, with the margin before it."""
+        return span.start - self.size(self.margin(span.start)), span.end, ""
 
     def former(self) -> list[Span]:
         """The `-cpu` arguments, and the `-global` ones for CPU typenames, each with its value."""
@@ -167,7 +154,7 @@ class _Editor:
                 former += [option, value]
         return former
 
-    def new_commandline(self, old: Span | None, extra_args: Sequence[str]) -> list[_TextEdit]:
+    def new_commandline(self, old: Span | None, extra_args: Sequence[str]) -> list[TextEdit]:
         """A `<qemu:commandline>` opened where it is self-closing, or put at the end of the
         domain.
         """
@@ -177,7 +164,7 @@ class _Editor:
             return [(old.end - self.size("/>"), old.end, f">{inside}{margin}</{old.tag}>")]
         if self.layout.element.tag == "cpu" or self.layout.root.inner_end is None:
             raise DomainError("QEMU arguments need a <domain> to stand in", f"{self.name}:1")
-        edits: list[_TextEdit] = []
+        edits: list[TextEdit] = []
         prefix = self.layout.qemu_prefix
         if prefix is None:
             prefix = _free_prefix(self.layout.prefixes)
@@ -197,36 +184,8 @@ class _Editor:
         prefix = prefix or self.layout.qemu_prefix
         return _arguments(tuple(extra_args), margin, f"{prefix}:arg" if prefix else "arg")
 
-    def margin(self, offset: int) -> str:
-        """The line break and the indentation that stand before the offset; empty when it is not
-        first in its line.
-        """
-        before = self.document[max(0, offset - 200 * self.unit) : offset].decode(
-            self.codec, "replace"
-        )
-        line_end = len(before.rstrip(" \t"))
-        for newline in ("\r\n", "\n", "\r"):
-            if before.endswith(newline, 0, line_end):
-                return before[line_end - len(newline) :]
-        return ""
-
-    def behind_content(self, offset: int) -> int:
-        """The offset before the white space that ends at this one."""
-        space = [
-            " ".encode(self.codec),
-            "\t".encode(self.codec),
-            "\r".encode(self.codec),
-            "\n".encode(self.codec),
-        ]
-        while self.document[offset - self.unit : offset] in space:
-            offset -= self.unit
-        return offset
-
     def indented(self, element: str, margin: str) -> str:
         """The element's lines under the indentation of the margin, with the document's line
         ends.
         """
         return _indented(element, self.newline + margin.lstrip("\r\n"))
-
-    def size(self, text: str) -> int:
-        return len(text) * self.unit

@@ -81,7 +81,7 @@ class Layout:
         self.codec = document_codec(data)
         """What new text is encoded in; `ascii` stands for every encoding that contains it."""
         self.unit = 1 if self.codec == "ascii" else 2
-        self._text = without_opaque(_code_units(data, self.codec))
+        self._text = without_opaque(code_units(data, self.codec))
         self._document = document
         self._starts: dict[str, list[int]] = {}
         self._tags: dict[str, dict[Any, int]] = {}
@@ -103,12 +103,15 @@ class Layout:
             tag, match.start(), match.end(), inner_end, self._text.index(">", inner_end) + 1
         )
 
+    @property
+    def cpu(self) -> Any | None:
+        """The `<cpu>` element."""
+        return self.element if self.element.tag == "cpu" else first_child(self.element, "cpu")
+
     @cached_property
-    def commandline(self) -> Any | None:
-        """The `<qemu:commandline>` element that counts: the last."""
-        return next(
-            self.element.iterchildren(f"{{{QEMU_NAMESPACE}}}commandline", reversed=True), None
-        )
+    def commandlines(self) -> Sequence[Any]:
+        """The `<qemu:commandline>` elements; libvirt takes their arguments one behind the other."""
+        return list(self.element.iterchildren(f"{{{QEMU_NAMESPACE}}}commandline"))
 
     @property
     def prefixes(self) -> Sequence[str]:
@@ -117,13 +120,14 @@ class Layout:
 
     @property
     def qemu_prefix(self) -> str | None:
-        """The prefix for libvirt's QEMU namespace: of `<qemu:commandline>` itself, else as declared
-        on `<domain>`.
+        """The prefix for libvirt's QEMU namespace: of the last `<qemu:commandline>` itself, else as
+        declared on `<domain>`.
 
         None where that element declares it as the default namespace, and where nothing declares it.
         """
-        if self.commandline is not None:
-            return None if self.commandline.prefix is None else str(self.commandline.prefix)
+        if self.commandlines:
+            prefix = self.commandlines[-1].prefix
+            return None if prefix is None else str(prefix)
         return next(
             (p for p, uri in self.element.nsmap.items() if p and uri == QEMU_NAMESPACE), None
         )
@@ -131,23 +135,33 @@ class Layout:
     @property
     def arguments(self) -> Iterator[tuple[Span, str]]:
         """Every `<qemu:arg>` with its value, in order."""
-        for element in (
-            ()
-            if self.commandline is None
-            else self.commandline.iterchildren(f"{{{QEMU_NAMESPACE}}}arg")
-        ):
-            yield self.span(element), element.get("value", "")
+        for commandline in self.commandlines:
+            for element in commandline.iterchildren(f"{{{QEMU_NAMESPACE}}}arg"):
+                yield self.span(element), element.get("value", "")
 
     @property
     def environment(self) -> bool:
         """Whether `<qemu:commandline>` has other elements than arguments."""
-        children = () if self.commandline is None else self.commandline
+        children = (child for commandline in self.commandlines for child in commandline)
         return any(child.tag != f"{{{QEMU_NAMESPACE}}}arg" for child in children)
 
     def child(self, path: str) -> Span | None:
         """The first element at this path below the `<domain>`."""
         element = self.element.find(path) if "/" in path else first_child(self.element, path)
         return None if element is None else self.span(element)
+
+    def text(self, start: int, end: int) -> str:
+        """What stands there, a character for each unit; comments and the like are `OPAQUE`."""
+        return self._text[start // self.unit : end // self.unit]
+
+    def children(self, element: Any, span: Span) -> dict[Any, Span]:
+        """Where each child of the element stands, which stands there itself."""
+        found = {}
+        position = span.inner_start // self.unit
+        for child in element.iterchildren("*"):
+            found[child] = self._span_at(_written(child), self._text.index("<", position))
+            position = found[child].end // self.unit
+        return found
 
     def first_child(self) -> int | None:
         """Where the first element in the `<domain>` starts."""
@@ -159,11 +173,15 @@ class Layout:
 
     def span(self, element: Any) -> Span:
         """Where this element of the document stands."""
-        tag = f"{element.prefix}:{_local(element)}" if element.prefix else _local(element)
+        tag = _written(element)
         starts = self._starts.get(tag)
         if starts is None:
             starts = self._starts[tag] = list(_tags(self._text, f"<{tag}"))
         start = starts[0] if len(starts) == 1 else self._places(tag, element)[element]
+        return self._span_at(tag, start)
+
+    def _span_at(self, tag: str, start: int) -> Span:
+        """The element that starts there, in characters."""
         match = self._start_tag(start)
         if match[1]:
             return self._span(tag, start, match.end(), None, match.end())
@@ -257,13 +275,18 @@ def _refuse_odd_encoding(document: Document, codec: str) -> None:
         )
 
 
+def _written(element: Any) -> str:
+    """The element's tag with its prefix."""
+    return f"{element.prefix}:{_local(element)}" if element.prefix else _local(element)
+
+
 def _local(element: Any) -> str:
     return str(element.tag).rpartition("}")[2]
 
 
-def _code_units(data: bytes, codec: str) -> str:
-    """One character for each byte, or each 16-bit unit, so that offsets in the text are offsets
-    in the document.
+def code_units(data: bytes, codec: str) -> str:
+    """The bytes as text: one character for each byte, or each 16-bit unit, so that offsets in the
+    text are offsets in the document.
     """
     if codec == "ascii":
         return data.decode("latin-1")

@@ -15,8 +15,8 @@ from cpumap.cpu.explicit import ExplicitCpu
 from cpumap.cpu.machine_type import release as _release
 from cpumap.cpu.names import FeatureName, Property, PropertyName, Value
 from cpumap.cpu.request import Check
+from cpumap.libvirt.cpu_edit import ExplicitElement
 from cpumap.libvirt.cpu_map.map import CpuMap
-from cpumap.libvirt.domain import cpu_children
 from cpumap.libvirt.layout import Layout
 from cpumap.libvirt.releases import known_to_any
 from cpumap.libvirt.words import map_for
@@ -75,23 +75,26 @@ def cpu_xml(cpu: ExplicitCpu, cpu_map: CpuMap, kept: Sequence[str] = ()) -> str:
 
     What this element cannot say is what `beyond_cpu_xml` gives.
     """
+    return explicit_element(cpu, cpu_map).text(kept)
+
+
+def explicit_element(cpu: ExplicitCpu, cpu_map: CpuMap) -> ExplicitElement:
+    """What a `<cpu>` is to say of the CPU; features are in the order of their names."""
     cpu_map = map_for(cpu_map, arch_of(cpu.context.arch))
     features = {
-        cpu_map.feature_of(prop.name): prop.value
+        cpu_map.feature_of(prop.name): prop.value is True
         for prop in cpu.properties
         if _is_feature(cpu, prop, cpu_map)
     }
     check = _check(cpu, cpu_map)
     if check == "full":  # what is required under any other check, hosts must offer
         features |= dict.fromkeys(features.keys() & _turned_on(cpu, cpu.context), True)
-    return filled(
-        "cpu.xml.j2",
-        cpu=cpu,
-        check=check,
-        model=libvirt_model(cpu, cpu_map) or cpu.model,
-        vendor_id=cpu.values.get(_VENDOR),
-        features=dict(sorted(features.items())),
-        kept=kept,
+    vendor = cpu.values.get(_VENDOR)
+    return ExplicitElement(
+        check,
+        libvirt_model(cpu, cpu_map) or cpu.model,
+        str(vendor) if vendor else None,
+        tuple(sorted(features.items())),
     )
 
 
@@ -155,16 +158,14 @@ def domain_xml(
 
     content = document.text()
     layout = Layout(content, document)
-    element, arguments = domain_parts(cpu, cpu_map, cpu_children(document, KEPT))
+    element, arguments = domain_parts(cpu, cpu_map)
     return replace_cpu(
         content, element, arguments, name=document.name, machine=machine, layout=layout
     )
 
 
-def domain_parts(
-    cpu: ExplicitCpu, cpu_map: CpuMap, kept: Sequence[str] = ()
-) -> tuple[str | None, list[str]]:
-    """What makes a domain have this CPU: its `<cpu>` element (None: the one it has) and QEMU
+def domain_parts(cpu: ExplicitCpu, cpu_map: CpuMap) -> tuple[ExplicitElement | None, list[str]]:
+    """What makes a domain have this CPU: what its `<cpu>` says (None: what it does) and QEMU
     arguments beside it.
 
     The arguments are for the type that all CPU models of one QEMU inherit from, `x86_64-cpu`.
@@ -175,7 +176,7 @@ def domain_parts(
         return None, explicit_arguments(cpu)
     arch = arch_of(cpu.context.arch)
     model = libvirt_model(cpu, cpu_map)
-    element = cpu_xml(cpu, cpu_map, kept) if model else None
+    element = explicit_element(cpu, cpu_map) if model else None
     if model is None or cpu.model in arch.without_features or _is_overruled(cpu):
         return element, explicit_arguments(cpu)
     outside = {prop.name: prop.value for prop in beyond_cpu_xml(cpu, cpu_map)}

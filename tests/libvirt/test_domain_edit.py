@@ -2,29 +2,50 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cpumap.cpu.names import FeatureName
 from cpumap.errors import DomainError
+from cpumap.libvirt.cpu_edit import ExplicitElement
 from cpumap.libvirt.domain import parse_request
-from cpumap.libvirt.edit import attribute, replace_cpu
+from cpumap.libvirt.edit import replace_cpu
 from cpumap.libvirt.layout import QEMU_NAMESPACE, WRAPPERS
+from cpumap.libvirt.surroundings import attribute
 
-CPU = (
-    "<cpu mode='custom' match='exact'>\n  <model>Haswell</model>\n  <feature "
-    "policy='disable' name='avx'/>\n</cpu>\n"
-)
+CPU = ExplicitElement("none", "Haswell", None, ((FeatureName("avx"), False),))
+BARE = ExplicitElement("none", "Haswell", None, ())
 DECLARATION = f" xmlns:qemu='{QEMU_NAMESPACE}'"
 OURS = ("-global", "Haswell-x86_64-cpu.model-id=Intel, <no> 'TSX' & é")
 
-OLD_CPUS = (
-    "<cpu/>",
-    "<cpu mode='host-passthrough' />",
-    "<cpu></cpu >",
-    "<cpu a='>'><!-- </cpu> --><model>Penryn</model><feature name='a'/></cpu>",
-    "<cpu><numa>\n<cell id='0'/></numa>\n<cpu/></cpu>",
-)
+ATTRIBUTES = "mode='custom' match='exact' check='none'"
+MODEL = "<model fallback='forbid'>Haswell</model>"
+AVX = "<feature policy='disable' name='avx'/>"
+NEW_CPU = f"<cpu {ATTRIBUTES}>{{n}}  {MODEL}{{n}}  {AVX}{{n}}</cpu>"
+CPUS = {
+    "<cpu/>": NEW_CPU,
+    "<cpu mode='host-passthrough' />": NEW_CPU.replace("check='none'", "check='none' "),
+    "<cpu></cpu >": NEW_CPU.replace("</cpu", "</cpu "),
+    "<cpu a='>'><!-- </cpu> --><model>Penryn</model><feature name='a'/></cpu>": (
+        f"<cpu a='>' {ATTRIBUTES}><!-- </cpu> -->{MODEL}{{n}}  {AVX}{{n}}</cpu>"
+    ),
+    "<cpu><numa>\n<cell id='0'/></numa>\n<cpu/></cpu>": (
+        f"<cpu {ATTRIBUTES}>{{n}}  {MODEL}<numa>\n<cell id='0'/></numa>\n<cpu/>"
+        f"{{n}}  {AVX}{{n}}</cpu>"
+    ),
+    (
+        "<cpu check = \"partial\"  migratable='on'\n mode=\"host-passthrough\" x:mode='x' "
+        "xmlns:x='urn:x'><model vendor_id='a' ><!--é-->Pen<?r y?>ryn</model>"
+        '<vendor>AMD</vendor><feature policy="force" name="avx"/><!-- off --></cpu>'
+    ): (
+        "<cpu check = \"none\"\n mode=\"custom\" x:mode='x' xmlns:x='urn:x' match='exact'>"
+        "<model fallback='forbid' >Haswell<!--é--><?r y?></model>"
+        '<feature policy="disable" name="avx"/><!-- off --></cpu>'
+    ),
+}
 FILLERS = (
     "",
     "<!-- <cpu/> <domain> -->",
@@ -33,16 +54,15 @@ FILLERS = (
     "<clock offset='utc'><timer name='rtc' tickpolicy=\"catchup\"/></clock>",
     "<description>é &amp; &#x20AC; ]] > </description>",
 )
+DOCTYPE = """<!DOCTYPE d [
+<!NOTATION n SYSTEM "<cpu >"><!-- it's <cpu> ]> --><!ELEMENT cpu ANY><?a "<domain> ]> ?>
+]>
+"""
 USERS_ARGS = "<qemu:arg value='-s'/><qemu:env name='A' value='-cpu'/>"
 FORMER = (
     "<qemu:arg value='-global'/><qemu:arg value='x86_64-cpu.level=13'/>",
     "<qemu:arg value='-cpu'/>\n<qemu:arg value='base,level=13'></qemu:arg>",
 )
-
-
-def laid_out(cpu: str, indent: str, newline: str) -> str:
-    """The element as it stands in a document: under its indentation, with its line ends."""
-    return (newline + indent).join(cpu.strip().splitlines())
 
 
 def arguments(values: tuple[str, ...], margin: str, step: str = "  ") -> str:
@@ -64,8 +84,10 @@ layouts = st.fixed_dictionaries(
             ["", " type='kvm'", ' type="kvm" id=\'1\'\n xmlns:x="urn:x"']
         ),
         "wrapper": st.sampled_from(["", *WRAPPERS]),
-        "old": st.sampled_from(["", *OLD_CPUS]),
-        "header": st.sampled_from(["", "<!--\nWARNING: THIS IS AN AUTO-GENERATED FILE\n-->\n"]),
+        "old": st.sampled_from(["", *CPUS]),
+        "header": st.sampled_from(
+            ["", DOCTYPE, "<!--\nWARNING: THIS IS AN AUTO-GENERATED FILE\n-->\n"]
+        ),
     }
 )
 
@@ -106,7 +128,8 @@ class Sheet:
         return f"{self.margin}{self.layout['old']}" if self.layout["old"] else ""
 
     def new_cpu(self) -> str:
-        return f"{self.margin}{laid_out(CPU, self.indent, self.newline)}"
+        new = CPUS.get(str(self.layout["old"]), NEW_CPU)
+        return self.margin + new.replace("{n}", self.newline + self.indent)
 
     def commandline(self, inside: str) -> str:
         return f"{self.margin}<qemu:commandline>{inside}{self.margin}</qemu:commandline>"
@@ -175,29 +198,44 @@ def test_a_line_end_or_bracket_in_a_value_is_kept() -> None:
 
 def test_place_where_there_was_no_cpu() -> None:
     document = b"<domain>\n  <features/>\n  <os/>\n  <clock/>\n</domain>"
-    assert (
-        replace_cpu(document, "<cpu/>")
-        == b"<domain>\n  <features/>\n  <cpu/>\n  <os/>\n  <clock/>\n</domain>"
+    assert replace_cpu(document, BARE) == (
+        b"<domain>\n  <features/>\n  <cpu mode='custom' match='exact' check='none'>\n"
+        b"    <model fallback='forbid'>Haswell</model>\n  </cpu>\n  <os/>\n  <clock/>\n</domain>"
     )
     document = b"<domain>\n    <name/>\n\n    <os>\n    </os>\n\n    <clock/>\n</domain>"
-    assert replace_cpu(document, "<cpu/>").startswith(
-        b"<domain>\n    <name/>\n\n    <os>\n    </os>\n    <cpu/>\n\n"
+    assert replace_cpu(document, BARE).startswith(
+        b"<domain>\n    <name/>\n\n    <os>\n    </os>\n    <cpu mode='custom'"
     )
 
 
 def test_another_prefix_for_the_qemu_namespace() -> None:
     document = f"<domain xmlns:q='{QEMU_NAMESPACE}'>\n<name/>\n<cpu/>\n</domain>".encode()
-    assert b"<cpu/>\n<q:commandline>\n  <q:arg value='-s'/>\n</q:commandline>\n" in replace_cpu(
-        document, "<cpu/>", ["-s"]
+    assert b"</cpu>\n<q:commandline>\n  <q:arg value='-s'/>\n</q:commandline>\n" in replace_cpu(
+        document, BARE, ["-s"]
     )
     document = f"<domain>\n<name/>\n<q:commandline xmlns:q='{QEMU_NAMESPACE}'/>\n</domain>".encode()
-    changed = replace_cpu(document, "<cpu/>", ["-s"])
-    assert parse_request(changed.replace(b"<domain", b"<domain type='kvm'")).mode is None
+    changed = replace_cpu(document, BARE, ["-s"])
+    assert parse_request(changed.replace(b"<domain", b"<domain type='kvm'")).model == "Haswell"
     assert b"/>\n</q:commandline>\n</domain>" in changed
     document = b"<domain xmlns:qemu='urn:other'>\n<name/>\n</domain>"
-    assert f"xmlns:libvirt-qemu='{QEMU_NAMESPACE}'".encode() in replace_cpu(
-        document, "<cpu/>", ["-s"]
+    assert f"xmlns:libvirt-qemu='{QEMU_NAMESPACE}'".encode() in replace_cpu(document, BARE, ["-s"])
+
+
+def test_several_command_lines_count_as_one() -> None:
+    one, other = "<qemu:arg value='-cpu'/>", "<qemu:arg value='Penryn,level=9'/>"
+    kept = "<qemu:arg value='-s'/>"
+    document = (
+        f"<domain type='kvm'{DECLARATION}><name/><os/><qemu:commandline>{{}}</qemu:commandline>"
+        f"<devices/><q:commandline xmlns:q='{QEMU_NAMESPACE}'>{{}}</q:commandline></domain>"
     )
+    split = document.format(kept + one, other.replace("qemu:", "q:"))
+    request = parse_request(split)
+    assert (request.model, request.by_libvirt) == ("Penryn", False)
+    assert replace_cpu(split.encode(), None).decode() == document.format(kept, "")
+    again = replace_cpu(split.encode(), None, ("-cpu", "max")).decode()
+    assert again == document.format(kept, "<q:arg value='-cpu'/><q:arg value='max'/>")
+    alone = document.format(one, other.replace("qemu:", "q:"))
+    assert b"commandline" not in replace_cpu(alone.encode(), None)
 
 
 def test_the_qemu_namespace_as_the_default_one() -> None:
@@ -226,14 +264,17 @@ def test_other_bytes_in_a_single_byte_encoding() -> None:
             "iso-8859-15"
         )
     )
-    changed = replace_cpu(document, "<cpu a='é'/>")
-    assert changed == document.replace(b"<cpu/>", b"<cpu a='&#233;'/>")
+    changed = replace_cpu(document, replace(BARE, vendor_id="é"))
+    assert changed == document.replace(
+        b"<cpu/>",
+        f"<cpu {ATTRIBUTES}>\n  <model fallback='forbid' vendor_id='&#233;'>Haswell</model>\n"
+        "</cpu>".encode(),
+    )
 
 
 def test_a_cpu_alone() -> None:
-    assert (
-        replace_cpu(b"<!-- host -->\n<cpu><arch/></cpu>\n", "<cpu/>\n")
-        == b"<!-- host -->\n<cpu/>\n"
+    assert replace_cpu(b"<!-- host -->\n<cpu><arch/></cpu>\n", BARE) == (
+        f"<!-- host -->\n<cpu {ATTRIBUTES}>\n  {MODEL}<arch/></cpu>\n".encode()
     )
 
 
@@ -265,5 +306,5 @@ REFUSED = {
 def test_refused(case: str) -> None:
     document, line, message = REFUSED[case]
     with pytest.raises(DomainError) as caught:
-        replace_cpu(document, "<cpu/>", ["-s"], name="guest.xml")
+        replace_cpu(document, BARE, ["-s"], name="guest.xml")
     assert str(caught.value).startswith(f"guest.xml:{line}: {message}")

@@ -18,6 +18,7 @@ from cpumap.errors import CpumapError, ResolveError, UnknownNameError
 from cpumap.libvirt.cpu_map.load import load_cpu_map
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.domain import parse_request
+from cpumap.libvirt.layout import QEMU_NAMESPACE, read_layout
 from cpumap.libvirt.settings import ENLIGHTENMENTS, KVM_FEATURES
 from cpumap.pin.as_libvirt import libvirt_cpu_args
 from cpumap.sources.live import QemuSource
@@ -467,3 +468,13 @@ def test_known_differences(judge: Judge, cause: str) -> None:
     xml, ours = DIFFERENCES[cause]
     assert judge.ours(xml) == ours
     assert judge.libvirt(xml)[0] != ours[0]
+
+
+def test_several_command_lines_count_as_one(libvirt_connection: libvirt.virConnect) -> None:
+    line = f"<q:commandline xmlns:q='{QEMU_NAMESPACE}'><q:arg value='{{}}'/></q:commandline>"
+    both = domain(kind="qemu").replace("<devices>", f"{line.format('-first')}<devices>")
+    both = both.replace("</domain>", f"{line.format('-second')}</domain>")
+    words = shlex.split(libvirt_connection.domainXMLToNative("qemu-argv", both, 0))
+    given = [word for word in words if word in ("-first", "-second")]
+    assert given == ["-first", "-second"]
+    assert [value for _, value in read_layout(both.encode()).arguments] == given
