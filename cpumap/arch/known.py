@@ -36,14 +36,13 @@ its own.
 """
 
 
-def arch_of(name: str) -> Arch:
+def arch_of(name: str, where: str = "") -> Arch:
     """The architecture of this name, libvirt's or QEMU's. Errors: `ArchitectureError` for one
     whose CPUs nobody here knows.
     """
     if name not in _BY_NAME:
-        known = ", ".join(arch.name for arch in ARCHES)
         raise ArchitectureError(
-            f"no CPU of architecture {name} can be made explicit (only {known})"
+            f"no CPU of architecture {name} can be made explicit, compared or held", where
         )
     return _BY_NAME[name]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, TypeVar
 
-from cpumap.arch.known import is_known
+from cpumap.arch.known import arch_of
 from cpumap.cpu.expansion import Expansion
 from cpumap.cpu.explicit import ExplicitCpu
 from cpumap.cpu.names import Accel
@@ -298,8 +298,10 @@ def failure(number: int, name: str, err: CpumapError) -> Outcome:
 
 
 def foreign(document: Document) -> str:
-    """Why this is none of ours; empty when it is the definition of a guest with a QEMU CPU that can
-    be made explicit.
+    """Why this is none of ours; empty when it is the definition of a guest with a QEMU CPU.
+
+    Errors: `ArchitectureError` for a guest whose CPU nobody here knows: it is not held, and so
+    must not pass for done.
     """
     root = document.root
     if root.tag == "domstatus":
@@ -312,7 +314,9 @@ def foreign(document: Document) -> str:
     os = first_child(domain, "os")
     guest_type = None if os is None else first_child(os, "type")
     arch = None if guest_type is None else guest_type.get("arch")
-    return "" if arch is None or is_known(arch) else f"architecture {arch}: no CPU of it is known"
+    if guest_type is not None and arch is not None:
+        arch_of(arch, f"{document.name}:{guest_type.sourceline}")
+    return ""
 
 
 @dataclass

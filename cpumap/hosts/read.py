@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from cpumap.arch.known import DEFAULT
+from cpumap.arch.known import DEFAULT, arch_of
 from cpumap.arch.x86.cpuid_formats import cpudata, is_records, read_cpuid
 from cpumap.cpu.host import Cpu, HostCpu, Identity
 from cpumap.cpu.names import FeatureName
@@ -31,8 +31,16 @@ def read_cpus(data: bytes | str | Document, cpu_map: CpuMap, *, name: str = "<st
     `<domain>`,
     `<cpudata>`, the output of `cpuid -r`, the probe guest's records, a `-cpu` string and hosts
     saved as JSON. Raises
-    `InputError` (`file:line`).
+    `InputError` (`file:line`), also for a CPU of an architecture that nobody here knows.
     """
+    cpus = _read(data, cpu_map, name)
+    for cpu in cpus:
+        if cpu.arch is not None:
+            arch_of(cpu.arch, cpu.where)
+    return cpus
+
+
+def _read(data: bytes | str | Document, cpu_map: CpuMap, name: str) -> list[Cpu]:
     if isinstance(data, Document):
         return [_read_element(data, data.root, cpu_map)]
     raw = data.encode() if isinstance(data, str) else data

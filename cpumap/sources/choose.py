@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from cpumap.arch.known import ARCHES, DEFAULT, must_run, target_of
+from cpumap.arch.known import ARCHES, DEFAULT, arch_of, must_run, target_of
 from cpumap.cpu.frozen import Frozen
 from cpumap.cpu.machine_type import machine_type, release
 from cpumap.cpu.names import Accel
@@ -168,7 +168,7 @@ def _recorded_target(request: CpuRequest) -> str:
     from cpumap.sources.recordings import recordings, shipped
 
     guest = request.arch or DEFAULT.name
-    target = target_of(guest)
+    target = target_of(arch_of(guest, request.where).name)
     if not shipped(None, target) and not recordings(None, target):
         have = ", ".join(arch.target for arch in ARCHES if recordings(None, arch.target))
         must_run(have, guest, "every recorded QEMU", request.where)
