@@ -154,7 +154,7 @@ def cpu_of(
 
 @pytest.mark.live
 def test_the_image_is_what_the_source_assembles_to(tmp_path: Path) -> None:
-    subprocess.run([TREE / "tools/build-probe", tmp_path / "probe.bin"], check=True)
+    subprocess.run([TREE / "tools/build-probe", tmp_path], check=True)
     assert (tmp_path / "probe.bin").read_bytes() == data_path("probe.bin").read_bytes()
 
 
