@@ -174,6 +174,8 @@ class Arch(Frozen):
     """Names that stand for several features."""
     deprecated: frozenset[PropertyName] = frozenset()
     """Features that machines to come will not have; QEMU warns of them."""
+    cpuid: bool = True
+    """Whether guests read their CPU by CPUID."""
     models_under_kvm: str = ""
     """The first release whose machine types take named models under KVM; empty: every one."""
     any_feature: bool = False

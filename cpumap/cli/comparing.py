@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cpumap.arch.known import arch_of
+from cpumap.arch.known import arch_of, is_known
 from cpumap.arch.x86.cpuid import CpuidData
 from cpumap.arch.x86.cpuid_formats import read_cpuid
 from cpumap.arch.x86.own_cpu import own_data
@@ -18,6 +18,7 @@ from cpumap.cli.sourcing import (
     add_source_options,
     open_cpu_map,
     source_for,
+    start_qemu,
 )
 from cpumap.cpu.host import UNKNOWN_MACHINE, Cpu, HostCpu
 from cpumap.cpu.request import CpuRequest
@@ -32,6 +33,9 @@ from cpumap.libvirt.rules.compare import compare
 from cpumap.libvirt.rules.decode import Usable, decode
 from cpumap.libvirt.rules.update import without_lost
 from cpumap.libvirt.rules.usable import on_hypervisor, usable_on, usable_on_all
+from cpumap.runnable.compare_static import ComparedModels, baseline_static, compare_static
+from cpumap.sources.live import QemuSource
+from cpumap.sources.machines import find_machine
 from cpumap.sources.platform import Platform
 from cpumap.system.json_text import json_text
 from cpumap.system.say import put, say
@@ -67,6 +71,8 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
 
 def run_compare(arguments: argparse.Namespace) -> int:
     cpu_map = open_cpu_map(arguments)
+    if _is_static(arguments.cpu, arguments, cpu_map):
+        return _compare_static(arguments, cpu_map)
     if _names_source(arguments):
         return _compare_on_source(arguments, cpu_map)
     if arguments.machine:
@@ -79,6 +85,39 @@ def run_compare(arguments: argparse.Namespace) -> int:
         say(found.reason)
     _write(arguments, "compare", found.to_json(), f"{found.verdict}\n")
     return 1 if found.verdict == "incompatible" else 0
+
+
+def _is_static(file: str, arguments: argparse.Namespace, cpu_map: CpuMap) -> bool:
+    """Whether the file's CPU is of an architecture whose CPUs QEMU compares itself."""
+    known = arguments.arch
+    if known is None and file != "-":
+        known = read_cpus(read_file(file), cpu_map, name=file)[0].arch
+    return known is not None and is_known(known) and arch_of(known).explicit == "static"
+
+
+def _compare_static(arguments: argparse.Namespace, cpu_map: CpuMap) -> int:
+    """libvirt calls any two CPUs identical; a QEMU compares them."""
+    cpu = _one_cpu(arguments.cpu, cpu_map)
+    if not _names_source(arguments):
+        say("libvirt calls any two CPUs of this architecture identical; --qemu has QEMU compare")
+        found = ComparedModels("identical")
+    else:
+        host = _one_cpu(arguments.host, cpu_map)
+        with _comparing_qemu(arguments, cpu) as source:
+            machine = find_machine(source, arguments.machine).name
+            found = compare_static(source, machine, host, cpu)
+    if arguments.error and found.reason:
+        say(found.reason)
+    _write(arguments, "compare", found.to_json(), f"{found.verdict}\n")
+    return 1 if found.verdict == "incompatible" else 0
+
+
+def _comparing_qemu(arguments: argparse.Namespace, cpu: Cpu) -> QemuSource:
+    """The QEMU to be asked. Errors: `InputError` where none is named."""
+    if not arguments.qemu:
+        raise InputError("CPUs of this architecture are compared by QEMU itself: name one (--qemu)")
+    request = CpuRequest(arch=cpu.arch or arguments.arch, accel="tcg")
+    return start_qemu(arguments, request)
 
 
 def _names_source(arguments: argparse.Namespace) -> bool:
@@ -179,6 +218,11 @@ def run_baseline(arguments: argparse.Namespace) -> int:
     cpus = [
         cpu for name in arguments.files for cpu in read_cpus(read_file(name), cpu_map, name=name)
     ]
+    if cpus and _is_static(arguments.files[0], arguments, cpu_map):
+        with _comparing_qemu(arguments, cpus[0]) as source:
+            machine = find_machine(source, arguments.machine).name
+            _write_cpu(arguments.format, "baseline", baseline_static(source, machine, cpus))
+        return 0
     models = _usable(arguments, cpu_map)
     if models is None:
         hosts = [cpu for cpu in cpus if isinstance(cpu, HostCpu)]

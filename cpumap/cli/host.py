@@ -6,18 +6,21 @@ import argparse
 import os
 from contextlib import closing
 
+from cpumap.arch.known import arch_of
 from cpumap.cli.columns import columns
 from cpumap.cli.sourcing import add_source_options, open_cpu_map, source_for
+from cpumap.cpu.expansion import CpuModel
 from cpumap.cpu.host import UNKNOWN_MACHINE
 from cpumap.cpu.names import Accel
 from cpumap.cpu.request import CpuRequest
 from cpumap.hosts.facts import machine_json
 from cpumap.hosts.this_machine import this_machine
 from cpumap.libvirt.cpu_map.map import CpuMap
-from cpumap.qemu.arguments import cpu_arguments
+from cpumap.qemu.arguments import args_text, cpu_arguments
 from cpumap.runnable.available import Available, Kind, OptionEffect, available, listed
 from cpumap.runnable.available_json import available_json
 from cpumap.sources.choose import started
+from cpumap.sources.machines import find_machine
 from cpumap.sources.platform import Platform
 from cpumap.sources.source import Source
 from cpumap.system.json_text import json_text
@@ -55,6 +58,9 @@ def run_host(arguments: argparse.Namespace) -> int:
 def _tell(arguments: argparse.Namespace) -> None:
     cpu_map = open_cpu_map(arguments)
     with source_for(arguments, CpuRequest(accel=_accel(arguments))) as source:
+        if arch_of(source.arch).explicit == "static":
+            put(_static_host(arguments, source))
+            return
         here = this_machine(cpu_map) if source.starts_guests else UNKNOWN_MACHINE
         platform = Platform(source, cpu_map, arguments.machine)
         found = available(platform, here, made=True)
@@ -95,6 +101,22 @@ def _other(arguments: argparse.Namespace, source: Source, cpu_map: CpuMap) -> tu
     with closing(started(source.binary, "tcg", cache=not arguments.no_cache)) as other:
         place = Platform(other, cpu_map, arguments.machine)
         return (available(place, UNKNOWN_MACHINE, options=False, made=True),)
+
+
+def _static_host(arguments: argparse.Namespace, source: Source) -> str:
+    """The host's CPU, as QEMU's model for it expands: a base model and features."""
+    arch = arch_of(source.arch)
+    machine = find_machine(source, arguments.machine).name
+    model = source.expand(machine, CpuModel(arch.host_passthrough[source.accel]), "static")
+    if arguments.format == "json":
+        return json_text(
+            "host", {"arch": arch.name, "model": model.name, "features": dict(model.props)}
+        )
+    if arguments.kind == "best":
+        plus = frozenset(model.props)
+        return args_text(cpu_arguments(model.name, "", model.props, plus=plus))
+    full = source.expand(machine, model, "full").props
+    return columns([name] for name, value in sorted(full.items()) if value is True)
 
 
 def _available_text(found: Available, kind: Kind, migratable: bool, cpu_map: CpuMap) -> str:

@@ -19,7 +19,13 @@ from cpumap.libvirt.cpu_map.entries import Words
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.releases import lost_by, wants_phys_bits, words_of
 from cpumap.libvirt.words import NEVER_PASSED
-from cpumap.pin.expand import OUTSIDE_CPU_OPTION, default_model, shown, topology_refused
+from cpumap.pin.expand import (
+    OUTSIDE_CPU_OPTION,
+    default_model,
+    refuse_policies,
+    shown,
+    topology_refused,
+)
 from cpumap.qemu.arguments import global_arguments, property_text
 from cpumap.sources.platform import Platform
 
@@ -38,6 +44,7 @@ def libvirt_cpu_args(request: CpuRequest, platform: Platform) -> tuple[str, ...]
     """
     arch = arch_of(platform.source.arch)
     must_run(platform.source.arch, request.arch, platform.source.label, request.where)
+    refuse_policies(request, arch)
     _refuse_unsupported(request, platform.cpu_map)
     model = _model(request, arch, platform)
     if request.mode == "custom":

@@ -14,7 +14,7 @@ from cpumap.cpu.expansion import CpuModel, Expansion
 from cpumap.cpu.explicit import ExplicitCpu
 from cpumap.cpu.names import PropertyName, Value
 from cpumap.cpu.request import machine_topology
-from cpumap.errors import SourceError
+from cpumap.errors import InputError, SourceError
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.move.hold import hold
 from cpumap.move.predict import PredictedDifference, Prediction
@@ -157,6 +157,10 @@ def look(source: Source, machine: str, model: CpuModel, smp: str = "1") -> Guest
     source starts guests. Errors: `SourceError`.
     """
     arch = arch_of(source.arch)
+    if arch.cpuid is False:
+        raise InputError(
+            f"what guests of {arch.name} read is compared by `verify` alone", source.label
+        )
     how = (arch.unfiltered or {}) if source.accel == "tcg" else {}
     arguments = cpu_arguments(model.name, arch.typename(model.name), {**model.props, **how})
     return probe(source.binary, machine, arguments, accel=source.accel, smp=smp, timeout=120)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from cpumap.arch.known import arch_of
 from cpumap.cpu.build import Build
@@ -28,6 +28,11 @@ from cpumap.sources.realised import read_realised, with_filtered
 from cpumap.sources.source import Source
 
 _SESSIONS_KEPT = 2
+
+
+def _info(model: CpuModel) -> dict[str, Any]:
+    """As QMP's CpuModelInfo."""
+    return {"name": model.name, "props": dict(model.props)}
 
 
 class QemuSource(Source):
@@ -75,6 +80,19 @@ class QemuSource(Source):
             expansion_command(model, kind) for model in models
         )
         return [model_of(answer) for answer in answers]
+
+    def compare(self, machine: str, one: CpuModel, other: CpuModel) -> dict[str, Any]:
+        """What query-cpu-model-comparison answers: `result`, `responsible-properties`."""
+        return self._of_two("comparison", machine, one, other)
+
+    def baseline(self, machine: str, one: CpuModel, other: CpuModel) -> CpuModel:
+        """The model that both can provide (query-cpu-model-baseline)."""
+        return model_of(self._of_two("baseline", machine, one, other))
+
+    def _of_two(self, what: str, machine: str, one: CpuModel, other: CpuModel) -> dict[str, Any]:
+        models = {"modela": _info(one), "modelb": _info(other)}
+        answer: dict[str, Any] = self._session(machine).execute(f"query-cpu-model-{what}", **models)
+        return answer
 
     def try_many(
         self, machine: str, models: Iterable[CpuModel], kind: ExpansionType

@@ -15,10 +15,13 @@ from cpumap.arch.s390x.s390x import S390X
 from cpumap.cpu.expansion import CpuModel
 from cpumap.cpu.names import PropertyName
 from cpumap.errors import UnknownNameError
+from cpumap.proof.guest_s390x import field_differences, probe_s390x
 from cpumap.sources.live import QemuSource
 from cpumap.sources.open_recording import open_recording
 from cpumap.sources.recordings import shipped
 from cpumap.sources.source import Source
+from tests.support import libvirt_releases
+from tests.support.releases import needing
 
 RELEASES = ("5.2.0", "7.2.22", "10.0.13", "11.1.3")
 
@@ -160,7 +163,7 @@ def test_deprecated_features_are_switched_off_on_demand(
     ("cpu", "reason"),
     [
         (Z14.format("<feature policy='optional' name='vx'/>"), "policy 'optional'"),
-        (Z14.format("").replace("exact", "minimum"), "match='minimum'"),
+        (Z14.format("").replace("exact", "minimum"), "match mode minimum not supported"),
         (Z14.format("<feature policy='require' name='vox'/>"), "'vox'"),
         (Z14.format("<feature policy='require' name='msa9'/>"), "introduced with later models"),
         (
@@ -317,3 +320,130 @@ def test_a_recording_answers_as_its_qemu_does(other_qemus: Mapping[str, Path]) -
             assert recorded.expand(machine, model, "static") == answer
             taken += 1
         assert taken > 30
+
+
+CPU = "<cpu><arch>s390x</arch><model>{}</model></cpu>"
+
+
+def test_libvirt_calls_any_two_cpus_identical(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.xml").write_text(CPU.format("z13"))
+    (tmp_path / "b.xml").write_text(CPU.format("z14"))
+    code, out, err = run(capsys, "compare", str(tmp_path / "a.xml"), str(tmp_path / "b.xml"))
+    assert (code, out) == (0, "identical\n")
+    assert "--qemu" in err
+
+
+@pytest.mark.live
+@pytest.mark.needs("qemu-s390x-7.2")
+def test_qemu_compares_and_finds_the_baseline(
+    other_qemus: Mapping[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    z13, z14 = str(tmp_path / "a.xml"), str(tmp_path / "b.xml")
+    Path(z13).write_text(CPU.format("z13"))
+    Path(z14).write_text(CPU.format("z14"))
+    qemu = ("--qemu", str(other_qemus["s390x-7.2"]))
+    assert run(capsys, "compare", z14, z13, *qemu)[:2] == (0, "superset\n")
+    assert run(capsys, "compare", z14, z14, *qemu)[:2] == (0, "identical\n")
+    code, out, err = run(capsys, "compare", z13, z14, *qemu, "--error")
+    assert (code, out) == (1, "incompatible\n")
+    assert "type" in err and "vxeh" in err
+    code, out, _ = run(capsys, "baseline", z14, z13, *qemu)
+    assert code == 0
+    assert "<model fallback='forbid'>z13-base</model>" in out
+
+
+@pytest.mark.live
+@pytest.mark.needs("qemu-s390x-5.2", "qemu-s390x-11.1")
+def test_a_guest_reads_the_same_in_another_release(
+    other_qemus: Mapping[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "z196.xml"
+    model = "<cpu mode='custom'><model>z196</model></cpu>"
+    path.write_text(_domain(model, "s390-ccw-virtio-5.2", "qemu"))
+    code, out, err = run(
+        capsys, "verify", str(path), "--qemu", str(other_qemus["s390x-5.2"]),
+        "--unavailable", "off", "--target-qemu", str(other_qemus["s390x-11.1"]),
+        "--target-machine", "s390-ccw-virtio-11.1",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "expanded again: holds, seen by a guest: holds" in out
+
+
+@pytest.mark.live
+@pytest.mark.needs("qemu-s390x-7.2")
+def test_a_guest_tells_models_apart(other_qemus: Mapping[str, Path]) -> None:
+    """z900.2 has features that z900 has not, and another type; both start under tcg."""
+    qemu, machine = str(other_qemus["s390x-7.2"]), "s390-ccw-virtio-7.2"
+    one = probe_s390x(qemu, machine, ["-cpu", "z900"])
+    assert one["STFLE"][:2] == b"\xe0\x00"
+    assert not list(field_differences(one, probe_s390x(qemu, machine, ["-cpu", "z900-base"])))
+    other = probe_s390x(qemu, machine, ["-cpu", "qemu"])
+    found = [str(difference) for difference in field_differences(one, other)]
+    assert any(text.startswith("STFLE") for text in found)
+    assert any(text.startswith("STIDP") for text in found)
+
+
+SETTINGS = [
+    "",
+    Z14.format(""),
+    Z14.format("<feature policy='disable' name='te'/><feature policy='require' name='vx'/>"),
+    Z14.format("<feature policy='force' name='te'/>"),
+    Z14.format("").replace("exact", "strict"),
+    "<cpu mode='custom' check='none'><model>z14-base</model>"
+    "<feature policy='require' name='sea_esop2'/></cpu>",
+    "<cpu mode='maximum'/>",
+]
+
+
+@pytest.mark.live
+@pytest.mark.needs("qemu-s390x-7.2")
+@pytest.mark.parametrize("release", needing("libvirt", ("9.0",)))
+def test_pin_none_is_what_libvirt_passes(
+    release: str,
+    other_qemus: Mapping[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    qemu = other_qemus["s390x-7.2"]
+    with libvirt_releases.running(release) as daemon:
+        for cpu in SETTINGS:
+            text = _domain(cpu.replace("match=", "check='none' match="), kind="qemu").replace(
+                "</domain>",
+                f"<devices><emulator>{daemon.emulator(qemu)}</emulator></devices></domain>",
+            )
+            given = daemon.virsh("domxml-to-native", "qemu-argv", "/dev/stdin", given=text)
+            (passed,) = re.findall(r"-cpu '?([^ \\']+)", given)
+            path = tmp_path / "guest.xml"
+            path.write_text(text)
+            code, out, err = run(
+                capsys, "translate", str(path), "--pin", "none", "--recorded", "7.2"
+            )
+            assert code == 0, err
+            assert out == f"-cpu {passed}\n"
+
+
+@pytest.mark.live
+@pytest.mark.needs("qemu-s390x-7.2")
+@pytest.mark.parametrize("release", needing("libvirt", ("9.0",)))
+def test_libvirt_passes_on_all_of_an_explicit_cpu(
+    release: str,
+    other_qemus: Mapping[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with libvirt_releases.running(release) as daemon:
+        emulator = daemon.emulator(other_qemus["s390x-7.2"])
+        path = tmp_path / "guest.xml"
+        path.write_text(
+            _domain(Z14.format(""), kind="qemu").replace(
+                "</domain>", f"<devices><emulator>{emulator}</emulator></devices></domain>"
+            )
+        )
+        options = ("--recorded", "7.2", "--style", "onoff")
+        explicit = run(capsys, "translate", str(path), *options)[1]
+        written = run(capsys, "translate", str(path), *options, "--format", "xml")[1]
+        given = daemon.virsh("domxml-to-native", "qemu-argv", "/dev/stdin", given=written)
+        (passed,) = re.findall(r"-cpu '?([^ \\']+)", given)
+        assert explicit == f"-cpu {passed}\n"

@@ -20,6 +20,7 @@ S390X = Arch(
     groups=Groups("s390x/groups.json"),
     # deprecated-props of QEMU 10.0 and 11.1
     deprecated=frozenset(map(PropertyName, ("bpb", "csske", "cte", "te"))),
+    cpuid=False,
     models_under_kvm="2.8",
     any_feature=True,
 )
