@@ -23,7 +23,7 @@ _HOST_LIKE = "max"
 
 def main() -> int:
     """Prints one line of the table for each QEMU."""
-    print("| QEMU | models × machine types | by name otherwise | pinned, the same |")
+    print("| QEMU | models by machine types | by name otherwise | pinned, the same |")
     print("| --- | --- | --- | --- |")
     for binary in sys.argv[1:]:
         with QemuSource(binary) as source:
