@@ -19,7 +19,7 @@ from cpumap.fleet.convert import Answers
 from cpumap.fleet.gravity import Gravity
 from cpumap.fleet.lock import LockedCpu, locked_cpu
 from cpumap.hosts.described import DescribedHost, lacking_on
-from cpumap.libvirt.releases import words_of
+from cpumap.libvirt.releases import looks_at_threads, words_of
 from cpumap.libvirt.rules.full_check import FullCheck
 from cpumap.libvirt.words import meant_for
 from cpumap.move.adapt import newest_machine
@@ -42,7 +42,12 @@ Outlook = Literal["unchanged", "changes", "does not start", "not judged"]
 
 
 Remedy = Literal[
-    "nothing", "pin now", "pin for the target", "move the machine type", "cannot be held"
+    "nothing",
+    "pin now",
+    "pin for the target",
+    "move the machine type",
+    "cannot be held",
+    "not known",
 ]
 
 
@@ -114,6 +119,11 @@ class Fate:
         return "not judged" if self.unknown else "unchanged"
 
 
+def unjudged(model: str, reason: str) -> Fate:
+    """The fate of a guest of which nobody can say what it has now."""
+    return Fate(model, unjudged=reason, advice="not known")
+
+
 @dataclass
 class Planner:
     """Says what becomes of guests. Holds the target's QEMUs; the caller closes it."""
@@ -135,14 +145,17 @@ class Planner:
         try:
             source = self.answers.source(request, own=own)
         except CpumapError as err:
-            return Fate(model, unjudged=_reason(err))
+            return unjudged(model, _reason(err))
         now = Platform(source, self.answers.cpu_map, machine)
         try:
             meant, expansion = expand_on(self.goal.host, request, now)
             cpu = resolve(meant, expansion, self.answers.choices)
         except CpumapError as err:
-            stopped = topology_refused(request)
-            return Fate(model, stopped=stopped, unjudged="" if stopped else _reason(err))
+            if stopped := topology_refused(request):
+                return Fate(
+                    model, stopped=stopped, advice="cannot be held", why="mend the document"
+                )
+            return unjudged(model, _reason(err))
         return self._moved(_Guest(request, now, cpu, expansion, locked or locked_cpu(cpu)), model)
 
     def _moved(self, guest: _Guest, model: str) -> Fate:
@@ -164,12 +177,13 @@ class Planner:
         changes, prediction = self._compared(guest, after, there)
         seen = tuple(change for change in changes if change.gravity in ("guest", "host"))
         advice, why = self._advice(guest, there, not stopped, not (seen or prediction.unknown))
+        looks = tuple(looks_at_threads(side.cpu_map.words) for side in (guest.now, there))
         under_kvm = there.source.accel == "kvm" and not there.source.own_host
         unknown_host = under_kvm and self.goal.host is None
         return Fate(
             model, before, expansion.context, "", stopped, changes, prediction.unknown,
-            unknown_host, stopped or _no_way(guest.cpu, after, seen),
-            stopped or _no_way(after, guest.cpu, seen), advice, why,
+            unknown_host, stopped or _no_way(guest.cpu, after, seen, looks),
+            stopped or _no_way(after, guest.cpu, seen, looks[::-1]), advice, why,
         )  # fmt: skip
 
     def _there(self, guest: _Guest) -> Platform:
@@ -197,7 +211,9 @@ class Planner:
         prediction = prediction_of(locked, after, source, self.answers)
         found = [_of_property(drift) for drift in drifts]
         found += [_of_bits(bits) for bits in prediction.differences]
-        return (*found, *_turned_on(guest.cpu, after)), prediction
+        if looks_at_threads(there.cpu_map.words):
+            found += _turned_on(guest.cpu, after)
+        return tuple(found), prediction
 
     def _advice(
         self, guest: _Guest, there: Platform, starts: bool, same: bool
@@ -283,8 +299,13 @@ def _turned_on(before: ExplicitCpu, after: ExplicitCpu) -> Iterator[Change]:
         yield Change(name, name in then, name in now, cause, "libvirt")
 
 
-def _no_way(here: ExplicitCpu, there: ExplicitCpu, seen: Sequence[Change]) -> str:
-    """Why a guest cannot go live from here to there; empty where nothing is known to stop it."""
+def _no_way(
+    here: ExplicitCpu, there: ExplicitCpu, seen: Sequence[Change], looks: Sequence[bool]
+) -> str:
+    """Why a guest cannot go live from here to there; empty where nothing is known to stop it.
+
+    `looks`: whether the libvirt here, and the one there, know of features for several threads.
+    """
     if here.context.machine != there.context.machine:
         return (
             f"a running guest keeps its machine type, and {here.context.machine} is not "
@@ -293,8 +314,9 @@ def _no_way(here: ExplicitCpu, there: ExplicitCpu, seen: Sequence[Change]) -> st
     if seen:
         names = ", ".join(change.what for change in seen[:3])
         return f"its CPU would change while it runs: {names}{', …' if len(seen) > 3 else ''}"
-    extra, missing = _turned(there) - _turned(here), _turned(here) - _turned(there)
-    if here.request.by_libvirt and (extra or missing):
+    told, found = _turned(here) if looks[0] else frozenset(), _turned(there)
+    extra, missing = found - told, told - found
+    if here.request.by_libvirt and looks[1] and (extra or missing):
         return str(FullCheck(tuple(sorted(extra)), tuple(sorted(missing))))
     if here.values.get(PropertyName("invtsc")) is True and not here.values.get(_FREQUENCY):
         return "invtsc is on without a tsc-frequency: QEMU does not let it migrate"

@@ -17,7 +17,7 @@ from cpumap.fleet.calls import Paths
 from cpumap.fleet.convert import Answers, foreign
 from cpumap.fleet.inputs import Input, find_documents, read_whole
 from cpumap.fleet.lock import LockedCpu, read_lock
-from cpumap.fleet.plan import Fate, Goal, GoalError, Outlook, Planner
+from cpumap.fleet.plan import Fate, Goal, GoalError, Outlook, Planner, unjudged
 from cpumap.libvirt.domain import request_of
 from cpumap.libvirt.releases import words_of
 from cpumap.system.xml_document import Document
@@ -149,7 +149,7 @@ def _known(planner: Planner, asked: _Asked, fates: dict[Any, Fate]) -> Fate:
             raise
         except Exception as err:  # one guest's failure never is another's
             model = asked.request.model or asked.request.mode or "default"
-            fates[key] = Fate(model, unjudged=str(understood(err)).removeprefix(": "))
+            fates[key] = unjudged(model, str(understood(err)).removeprefix(": "))
     return fates[key]
 
 
@@ -164,7 +164,7 @@ def _guests(paths: Paths) -> Iterator[tuple[str, _Asked | Fate]]:
         for guest, key in lock.guests.items():
             cpu = lock.cpus[key]
             yield guest, _Asked(cpu.request, False, cpu)
-        yield from ((guest, Fate("", unjudged=why)) for guest, why in lock.refused.items())
+        yield from ((guest, unjudged("", why)) for guest, why in lock.refused.items())
     yield from _stored(find_documents(documents, sys.stdin.buffer))
 
 
@@ -183,7 +183,7 @@ def _stored(inputs: Iterable[Input]) -> Iterator[tuple[str, _Asked | Fate]]:
         try:
             asked = _asked(item)
         except Exception as err:  # as above
-            yield item.name, Fate("", unjudged=_without_name(understood(err), item.name))
+            yield item.name, unjudged("", _without_name(understood(err), item.name))
             continue
         if asked is not None:
             yield item.name, asked
@@ -195,8 +195,11 @@ def _asked(item: Input) -> _Asked | None:
         raise InputError(item.problem, item.name)
     data = item.data if item.path is None else read_whole(item.path)[0]
     document = Document.parse(data or b"", item.name, DomainError)
-    if foreign(document):
-        return None
+    if reason := foreign(document):
+        kind = document.root.get("type") if document.root.tag == "domain" else ""
+        if kind not in ("kvm", "qemu"):
+            return None
+        raise InputError(reason, item.name)  # a guest of QEMU's, of an unknown architecture
     request = request_of(document)
     features = tuple(replace(feature, line=0) for feature in request.features)
     return _Asked(replace(request, features=features, where=""), item.path is not None, None)

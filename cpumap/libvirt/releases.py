@@ -25,6 +25,8 @@ KNOWN = ("9.0", "11.3", "12.8")
 INSTALLED = Path("/usr/share/libvirt/cpu_map")
 """Where libvirt's own CPU map is, on a machine that has libvirt."""
 
+_BLIND_TO_THREADS = (12, 8)
+
 VARIABLE = "CPUMAP_LIBVIRT"
 """The environment variable that names a release where no option does."""
 
@@ -42,6 +44,13 @@ def words_of(release: str | None = None) -> Words:
     version, and for a release older than any known one.
     """
     return _words(release or os.environ.get(VARIABLE) or _default())
+
+
+def looks_at_threads(words: Words | None) -> bool:
+    """Whether this libvirt compares the features that QEMU turns on for several threads, `ht` and
+    `cmp_legacy`: 9.0 and 11.3 do, 12.8 does not, and of those between it is not known.
+    """
+    return words is None or _number(words.release) < _BLIND_TO_THREADS
 
 
 def known_to_any() -> frozenset[FeatureName]:

@@ -87,6 +87,14 @@ def test_several_threads_start_there_and_cannot_migrate_there(planned: Planned) 
     assert group["migrates-back"]["reason"].endswith("missing features: ht")
 
 
+def test_a_libvirt_that_looks_at_no_threads(planned: Planned) -> None:
+    full = guest(cores=4, check="full", features=OF_QEMU)
+    code, answer = planned({"a.xml": full}, "--to-qemu", "10.0", "--to-libvirt", "12.8")
+    group = only(answer)
+    assert (code, group["starts"], group["migrates"]["possible"]) == (0, True, True)
+    assert "ht" not in [change["what"] for change in group["changes"]]
+
+
 def test_a_full_check_that_would_fail_is_foreseen(planned: Planned) -> None:
     guests = {"a.xml": guest(cores=4, check="full", features=OF_QEMU)}
     code, answer = planned(guests, "--to-qemu", "10.0", "--to-libvirt", "11.3")
@@ -152,6 +160,15 @@ def test_a_guest_that_cannot_be_judged_is_counted(
     assert not any("a.xml" in line for line in rest), "only what needs a person"
     main([*words, "--all"])
     assert "a.xml" in capsys.readouterr().out
+
+
+def test_what_has_no_known_cpu_is_counted_too(planned: Planned) -> None:
+    strange = guest().replace(b"x86_64", b"alpha")
+    container = b"<domain type='lxc'><name>c</name></domain>"
+    answer = planned({"a.xml": strange, "c.xml": container}, "--to-qemu", "10.0")[1]
+    group = only(answer)
+    assert (group["status"], group["advice"]) == ("not judged", "not known")
+    assert "architecture alpha" in group["reason"]
 
 
 def test_a_lock_is_as_good_as_the_documents(planned: Planned, tmp_path: Path) -> None:

@@ -10,7 +10,11 @@ from dataclasses import dataclass
 from cpumap.cpu.names import FeatureName
 from cpumap.cpu.request import Check, CpuRequest
 from cpumap.libvirt.cpu_map.map import CpuMap
+from cpumap.libvirt.releases import looks_at_threads
 from cpumap.libvirt.words import NEVER_PASSED
+
+_OF_THREADS = frozenset(map(FeatureName, ("ht", "cmp_legacy")))
+
 
 _ON = frozenset({"force", "require", "optional"})
 
@@ -64,6 +68,8 @@ def full_check(
     """
     of_model, gained = _model_features(cpu_map, model)
     known = cpu_map.words.features if cpu_map.words else frozenset(cpu_map.aliases)
+    if not looks_at_threads(cpu_map.words):
+        known -= _OF_THREADS
     extra, missing = [], []
     for name in sorted(known):
         if name in NEVER_PASSED or (name in gained and name not in expected):
