@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 
 from cpumap.cli.columns import columns
-from cpumap.cli.reading import read_file
-from cpumap.cli.sourcing import add_source_options, open_cpu_map, read_given, source_for
+from cpumap.cli.sourcing import (
+    add_source_options,
+    host_option,
+    open_cpu_map,
+    read_given,
+    source_for,
+)
 from cpumap.cpu.host import UNKNOWN_MACHINE, ThisMachine
-from cpumap.hosts.described import read_described
 from cpumap.hosts.lack import lack_text
 from cpumap.hosts.this_machine import this_machine
 from cpumap.libvirt.cpu_map.map import CpuMap
@@ -32,8 +36,9 @@ def add_check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--host",
         metavar="FILE",
+        action="append",
         help="on this host: `cpumap host --format json`, capabilities, domcapabilities, <cpu> or "
-        "<cpudata>",
+        "<cpudata>; may be repeated: on all of them",
     )
     parser.add_argument(
         "--format", choices=("text", "json"), default="text", help="(default: text)"
@@ -45,11 +50,7 @@ def run_check(arguments: argparse.Namespace) -> int:
     data, name = read_given(arguments)
     request = parse_request(data, name=name)
     cpu_map = open_cpu_map(arguments)
-    host = (
-        read_described(read_file(arguments.host), cpu_map, name=arguments.host)
-        if arguments.host
-        else None
-    )
+    host = host_option(arguments, cpu_map)
     with source_for(arguments, request) as source:
         here = _here(source, cpu_map)
         found = check(request, Platform(source, cpu_map, arguments.machine), host=host, here=here)

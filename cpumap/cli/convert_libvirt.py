@@ -53,7 +53,7 @@ def _converter(hypervisor: Hypervisor, arguments: argparse.Namespace) -> Convert
         hypervisor,
         cpu_map,
         libvirt_map(arguments.cpu_map, libvirt=arguments.libvirt),
-        Choices(pin=arguments.pin, unavailable=arguments.unavailable),
+        Choices(pin=arguments.pin or "model", unavailable=arguments.unavailable),
         Wanted(
             arguments.qemu,
             arguments.qmp,

@@ -62,12 +62,13 @@ def add_convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pin",
         choices=("model", "custom"),
-        default="model",
         help="as for translate (default: model)",
     )
     parser.add_argument("--unavailable", choices=("keep", "off"), help="as for translate")
     parser.add_argument("--deprecated", choices=("keep", "off"), help="as for translate")
-    parser.add_argument("--host", metavar="FILE", help="the host to run on, as for translate")
+    parser.add_argument(
+        "--host", metavar="FILE", action="append", help="the host to run on, as for translate"
+    )
     add_fleet_options(parser)
     add_target_options(parser, machine=False)
     add_source_options(parser, machine=MACHINE_HELP)
@@ -160,6 +161,7 @@ def run_convert(arguments: argparse.Namespace) -> int:
     with closing(fleet_answers(arguments, keep=arguments.report is not None)) as answers:
         answers.target = wanted_target(arguments)
         answers.host = host_option(arguments, answers.cpu_map)
+        answers.on_model = arguments.pin == "model"
         shows = Shows(arguments.diff, arguments.stat, dry_run=destination is None)
         display = Display(arguments.format, shows=shows, paths=arguments.paths)
         report = _report(answers) if arguments.report else None
@@ -192,7 +194,7 @@ def fleet_answers(arguments: argparse.Namespace, *, keep: bool) -> Answers:
         cache=not arguments.no_cache,
     )
     choices = Choices(
-        pin=getattr(arguments, "pin", "model"),
+        pin=getattr(arguments, "pin", None) or "model",
         unavailable=getattr(arguments, "unavailable", None),
         deprecated=getattr(arguments, "deprecated", None) or "keep",
     )

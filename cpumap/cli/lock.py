@@ -45,7 +45,10 @@ def add_lock(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--unavailable", choices=("keep", "off"), help="as for translate")
     parser.add_argument("--deprecated", choices=("keep", "off"), help="as for translate")
     parser.add_argument(
-        "--host", metavar="FILE", help="the host that the guests run on, as for translate"
+        "--host",
+        metavar="FILE",
+        action="append",
+        help="the host that the guests run on, as for translate",
     )
     parser.add_argument(
         "--guest", action="store_true", help="also what a guest reads of each CPU, started here"

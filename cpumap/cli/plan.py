@@ -34,7 +34,10 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
     goal.add_argument("--to-libvirt", metavar="VERSION", help="this libvirt: 11.3, 12.8, …")
     goal.add_argument("--to-machine", metavar="NEW", help="this machine type for every guest")
     goal.add_argument(
-        "--host", metavar="FILE", help="the host that they will run on, as for translate"
+        "--host",
+        metavar="FILE",
+        action="append",
+        help="the host that they will run on, as for translate",
     )
     parser.add_argument("--unavailable", choices=("keep", "off"), help="as for translate")
     parser.add_argument("--all", action="store_true", help="name also the guests that stay as is")

@@ -233,13 +233,18 @@ def kept_by_libvirt(uri: str, name: str) -> bytes:
 
 
 def host_option(arguments: argparse.Namespace, cpu_map: CpuMap) -> DescribedHost | None:
-    """The host that --host describes."""
+    """The host that --host describes; of several, what all of them have."""
     if not arguments.host:
         return None
     from cpumap.cli.reading import read_file
     from cpumap.hosts.described import read_described
 
-    return read_described(read_file(arguments.host), cpu_map, name=arguments.host)
+    hosts = [read_described(read_file(name), cpu_map, name=name) for name in arguments.host]
+    if len(hosts) == 1:
+        return hosts[0]
+    from cpumap.hosts.pool import pool
+
+    return pool(hosts, cpu_map)
 
 
 def host_of_libvirt(

@@ -10,14 +10,16 @@ from cpumap.cli.reading import read_file
 from cpumap.cli.sourcing import (
     add_source_options,
     host_of_libvirt,
+    host_option,
     open_cpu_map,
     read_domain,
     source_for,
 )
 from cpumap.cli.targeting import add_target_options, targeted
+from cpumap.cpu.expansion import Expansion
 from cpumap.cpu.explicit import ExplicitCpu
-from cpumap.cpu.request import CpuRequest
-from cpumap.errors import InputError
+from cpumap.cpu.request import OWN_CPU, CpuRequest
+from cpumap.errors import InputError, SourceError
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.domain import read_document, request_of
 from cpumap.libvirt.words import libvirt_map
@@ -44,7 +46,6 @@ def add_translate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pin",
         choices=("model", "custom", "none"),
-        default="model",
         help="model: the versioned model and everything named; custom: the same on `base`; "
         "none: what libvirt itself would pass (default: model)",
     )
@@ -78,6 +79,7 @@ def add_translate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--host",
         metavar="FILE",
+        action="append",
         help="the host to run on: `cpumap host --format json`, capabilities, domcapabilities, "
         "<cpu> or <cpudata>; "
         "host-model, match='minimum' and optional features mean its CPU, and what it lacks is "
@@ -101,13 +103,13 @@ def run_translate(arguments: argparse.Namespace) -> int:
     if arguments.pin == "none":
         return _as_libvirt_does(arguments, request, cpu_map, host)
     choices = Choices(
-        pin=arguments.pin,
+        pin=arguments.pin or "model",
         unavailable=arguments.unavailable,
         deprecated=arguments.deprecated,
     )
     with source_for(arguments, request) as source:
         platform = Platform(source, cpu_map, arguments.machine)
-        meant, expansion = expand_on(host, request, platform)
+        meant, expansion = _expanded(arguments, host, request, platform)
         cpu = targeted(arguments, resolve(meant, expansion, choices), expansion, platform)
         if arguments.summary:
             put(_summary(arguments, cpu, request, platform))
@@ -120,6 +122,38 @@ def run_translate(arguments: argparse.Namespace) -> int:
     text = write(cpu, document, format=arguments.format, style=arguments.style, cpu_map=words)
     put_bytes(text)
     return 0
+
+
+def _expanded(
+    arguments: argparse.Namespace,
+    host: DescribedHost | None,
+    request: CpuRequest,
+    platform: Platform,
+) -> tuple[CpuRequest, Expansion]:
+    """The expansion on the host that was named, else on that of a live source, which is asked what
+    it has where the request does not say it, or where QEMU does not start its own CPU there.
+    """
+    on_model = arguments.pin == "model"
+    source = platform.source
+    if host is None and request.mode == "host-model" and source.own_host and source.makes_cpus:
+        host = _asked(request, platform)
+    try:
+        return expand_on(host, request, platform, on_model=on_model)
+    except SourceError:
+        if host is not None or request.mode not in OWN_CPU or not source.starts_guests:
+            raise
+        host = _asked(request, platform)
+        if not host.cpu.made:
+            raise
+    return expand_on(host, request, platform, on_model=on_model)
+
+
+def _asked(request: CpuRequest, platform: Platform) -> DescribedHost:
+    """The host of the source, under the request's machine type."""
+    from cpumap.runnable.compare import own_host
+
+    machine = platform.machine_for(request).name
+    return own_host(replace(platform, machine=machine), made=request.mode in OWN_CPU)
 
 
 def _summary(
@@ -152,9 +186,7 @@ def _host(
 ) -> DescribedHost | None:
     """The host that was named, or the one of the libvirt that was, where the request needs one."""
     if arguments.host:
-        from cpumap.hosts.described import read_described
-
-        return read_described(read_file(arguments.host), cpu_map, name=arguments.host)
+        return host_option(arguments, cpu_map)
     if arguments.connect and request.mode == "host-model":
         return host_of_libvirt(arguments, request, cpu_map)
     return None

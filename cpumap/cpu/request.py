@@ -17,6 +17,10 @@ def machine_topology(request: CpuRequest) -> Topology:
 Mode = Literal["custom", "host-model", "host-passthrough", "maximum"]
 
 
+OWN_CPU: frozenset[Mode] = frozenset({"host-passthrough", "maximum"})
+"""The modes that mean whatever CPU the host has."""
+
+
 Match = Literal["minimum", "exact", "strict"]
 
 

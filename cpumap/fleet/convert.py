@@ -336,6 +336,8 @@ class Answers:
     """
     host: DescribedHost | None = None
     """The host that they will run on."""
+    on_model: bool = False
+    """Whether a host's own CPU is named on the nearest model."""
     hypervisor: Hypervisor | None = None
     """The libvirt whose domains these are: the QEMUs that it would start are asked."""
     keep: bool = False
@@ -371,7 +373,7 @@ class Answers:
         try:
             source = self.source(request, own=question.is_file)
             platform = Platform(source, self.cpu_map)
-            meant, expansion = expand_on(self.host, request, platform)
+            meant, expansion = expand_on(self.host, request, platform, on_model=self.on_model)
             cpu = resolve(meant, expansion, self.choices)
             machine = self._new_machine(request, cpu)
             cpu, told = self._placed(cpu, expansion, platform, machine)

@@ -10,9 +10,9 @@ from cpumap.cpu.bits import qemu_words
 from cpumap.cpu.expansion import CpuModel, Expansion
 from cpumap.cpu.host import HostCpu
 from cpumap.cpu.names import Accel, PropertyName
-from cpumap.cpu.request import CpuRequest
+from cpumap.cpu.request import OWN_CPU, CpuRequest
 from cpumap.hosts.giving import not_described, own_properties
-from cpumap.hosts.passthrough import OWN_CPU, described_bits, named_on
+from cpumap.hosts.passthrough import described_bits, named_on
 from cpumap.hosts.read import read_host
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.cpu_map.places import bits_of

@@ -16,10 +16,6 @@ from cpumap.cpu.request import CpuRequest
 from cpumap.errors import ResolveError
 from cpumap.sources.source import Source
 
-OWN_CPU = frozenset({"host-passthrough", "maximum"})
-"""The modes that mean whatever CPU the host has."""
-
-
 ASK = "`cpumap host --format json > HOST.json` there does, for --host HOST.json"
 
 
@@ -90,7 +86,10 @@ def _properties(made: MadeCpu, host: HostCpu, place: _Place) -> Iterator[Propert
     """
     said = _said(host)
     same = _is_same(host, place)
+    plain = {_plain(name, place.arch) for name in made.properties}
     for name, here in place.bare.items():
+        if name not in made.properties and _plain(name, place.arch) in plain:
+            continue  # a second spelling
         value = made.properties.get(name, here)
         if not _is_named(name, value, place.arch, made):
             continue
@@ -105,6 +104,11 @@ def _properties(made: MadeCpu, host: HostCpu, place: _Place) -> Iterator[Propert
 def _is_named(name: PropertyName, value: Value, arch: Arch, made: MadeCpu) -> bool:
     unnamed = arch.per_instance | arch.not_named | arch.of_host_models
     return name not in unnamed and not arch.refused(name, value, made.properties)
+
+
+def _plain(name: PropertyName, arch: Arch) -> str:
+    """The name that all spellings of a property have."""
+    return (arch.spellings or {}).get(name, name).replace("_", "-").replace(".", "-")
 
 
 def _said(host: HostCpu) -> Origin:
@@ -176,12 +180,12 @@ def _gaps(made: MadeCpu, place: _Place) -> Iterator[str]:
             f"{place.source.label} has no property for {', '.join(lost)}: the guest is without,"
             " although the host has it"
         )
-    spelled = {name.replace("_", "-").replace(".", "-") for name in made.properties}
+    spelled = {_plain(name, place.arch) for name in made.properties}
     static = place.source.expand(place.machine, CpuModel(str(place.arch.bare)), "static").props
     unsaid = sorted(
         name
         for name in features & static.keys()
-        if name.replace("_", "-").replace(".", "-") not in spelled
+        if _plain(name, place.arch) not in spelled
         and _is_named(name, place.bare[name], place.arch, made)
     )
     if unsaid:

@@ -13,7 +13,7 @@ from cpumap.cpu.expansion import Context, CpuModel, Definition, Expansion, Machi
 from cpumap.cpu.machine_type import machine_type, release
 from cpumap.cpu.names import Property, PropertyName, Value
 from cpumap.cpu.origin import OPTIONAL, OriginKind, origin
-from cpumap.cpu.request import CpuRequest, FeaturePolicy
+from cpumap.cpu.request import OWN_CPU, CpuRequest, FeaturePolicy
 from cpumap.errors import CannotRealiseError, ResolveError, UnknownNameError
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.releases import lost_by, words_of
@@ -64,7 +64,7 @@ def expand(request: CpuRequest, platform: Platform, *, must_realise: bool = True
             request.where,
         )
     definition = definitions[name]
-    bare = shown(source, where.name, CpuModel(name))
+    bare = _bare(request, source, where.name, name)
     properties = [*below, *requested_properties(request, cpu_map, arch)]
     asked = tuple(_known(properties, bare, request, source))
     _refuse_contradiction(arch, asked, request)
@@ -158,6 +158,20 @@ def _lacking(
     return {**{name: name for name in sorted(lacking)}, **type_lacks}
 
 
+def _bare(
+    request: CpuRequest, source: Source, machine: str, name: str
+) -> Mapping[PropertyName, Value]:
+    """The properties of the model by itself. Errors: `ResolveError` for a host's own CPU that a
+    recording cannot know.
+    """
+    try:
+        return shown(source, machine, CpuModel(name))
+    except UnknownNameError as err:
+        if source.own_host or request.mode not in OWN_CPU:
+            raise
+        raise ResolveError(f"{request.where}: {request.mode} {_NEEDS_HOST}") from err
+
+
 def refuse_topology(request: CpuRequest) -> None:
     """Errors: `ResolveError` with libvirt's reason where the topology is not that of the vCPUs."""
     reason = topology_refused(request)
@@ -231,9 +245,7 @@ def _model(
     if request.mode == "host-model":
         raise ResolveError(f"{request.where}: host-model {_NEEDS_HOST}")
     arch = arch_of(platform.source.arch)
-    if request.mode in ("host-passthrough", "maximum"):
-        if platform.source.accel == "kvm" and not platform.source.own_host:
-            raise ResolveError(f"{request.where}: {request.mode} {_NEEDS_HOST}")
+    if request.mode in OWN_CPU:
         own = arch.host_passthrough[platform.source.accel]
         return own if request.mode == "host-passthrough" else arch.maximum, []
     name = request.model or _labelled_default(request) or default_model(machine, arch)

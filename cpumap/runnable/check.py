@@ -12,7 +12,7 @@ from cpumap.cpu.expansion import Context, CpuModel, Expansion
 from cpumap.cpu.host import UNKNOWN_MACHINE, ThisMachine
 from cpumap.cpu.names import Property, PropertyName, Value
 from cpumap.cpu.origin import OPTIONAL, Origin, origin
-from cpumap.cpu.request import CpuRequest
+from cpumap.cpu.request import OWN_CPU, CpuRequest
 from cpumap.errors import InputError, SourceError
 from cpumap.hosts.described import (
     DescribedHost,
@@ -25,7 +25,6 @@ from cpumap.hosts.described import (
     request_on,
 )
 from cpumap.hosts.lack import QEMU, Lack, lacks
-from cpumap.hosts.passthrough import OWN_CPU
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.cpu_map.places import bits_of
 from cpumap.libvirt.rules.full_check import (

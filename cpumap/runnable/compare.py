@@ -48,11 +48,13 @@ class Compared:
         }
 
 
-def own_host(platform: Platform, here: ThisMachine = UNKNOWN_MACHINE) -> DescribedHost:
+def own_host(
+    platform: Platform, here: ThisMachine = UNKNOWN_MACHINE, *, made: bool = False
+) -> DescribedHost:
     """The host that the source runs on, as its QEMU can use it: what any other machine would
-    read of it.
+    read of it; with `made`, its own CPU too.
     """
-    found = available(platform, here, options=False)
+    found = available(platform, here, options=False, made=made)
     cpu = replace(available_host(found, platform.cpu_map), where=platform.source.label)
     return described(cpu, platform.cpu_map, platform.source.label)
 

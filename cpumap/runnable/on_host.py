@@ -10,9 +10,8 @@ from cpumap.arch.known import arch_of
 from cpumap.cpu.expansion import CpuModel
 from cpumap.cpu.frozen import Frozen
 from cpumap.cpu.names import PropertyName
-from cpumap.cpu.request import CpuRequest
+from cpumap.cpu.request import OWN_CPU, CpuRequest
 from cpumap.hosts.described import DescribedHost
-from cpumap.hosts.passthrough import OWN_CPU
 from cpumap.pin.expand import expand
 from cpumap.sources.platform import Platform
 

@@ -221,7 +221,8 @@ class RecordedSource(Source):
             raise UnknownNameError(f"{self.label} has no CPU model {model.name!r}")
         if model.name in self.kind.host_models and model.name not in self._stored["full"]["models"]:
             raise UnknownNameError(
-                f"{model.name!r} is whatever its host has: {self.label} cannot say what that is"
+                f"{model.name!r} is whatever its host has: {self.label} cannot say what that is, "
+                "and `cpumap host --format json > HOST.json` there does, for --host HOST.json"
             )
         facts = with_spellings(layer.facts(model.name, table), self._stored["spellings"])
         return {PropertyName(name): value for name, value in facts.items()}

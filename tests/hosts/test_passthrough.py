@@ -17,7 +17,8 @@ from cpumap.cpu.request import Cache, CpuRequest, FeaturePolicy, MaxPhysAddr
 from cpumap.errors import InputError, ResolveError
 from cpumap.hosts.described import DescribedHost, read_described
 from cpumap.libvirt.cpu_map.load import load_cpu_map
-from cpumap.pin.translate import explicit_cpu
+from cpumap.pin.resolve import resolve
+from cpumap.pin.translate import expand_on, explicit_cpu, write
 from cpumap.pin.write import explicit_arguments
 from cpumap.qemu.cpu_option import parse_cpu_option
 from cpumap.runnable.check import check
@@ -139,3 +140,15 @@ def test_a_damaged_description_is_one_line(damage: str) -> None:
     )
     with pytest.raises(InputError, match="not a saved host"):
         read_described(broken, CPU_MAP, name="broken.json")
+
+
+def test_on_the_nearest_model_it_is_the_same_cpu() -> None:
+    """`--pin model`: every property is named, so the model makes no difference."""
+    request = CpuRequest(accel="tcg", machine="pc-q35-7.2", mode="maximum")
+    place = Platform(TCG, CPU_MAP)
+    _, bare = expand_on(_described(), request, place)
+    meant, near = expand_on(_described(), request, place, on_model=True)
+    assert near.model.name == "Opteron_G2-v1" != bare.model.name
+    on_model, on_bare = resolve(meant, near), resolve(request, bare)
+    assert on_model.values == on_bare.values
+    assert 'fallback="forbid"' in write(on_model, format="cpu-xml").decode().replace("'", '"')
