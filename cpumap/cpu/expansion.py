@@ -120,6 +120,8 @@ class Expansion(Frozen):
     """
     unmet: Mapping[str, str] = NONE_YET
     """As `Realised.unmet`."""
+    fallen: frozenset[PropertyName] = frozenset()
+    """Features that QEMU switches off once those which are unavailable are off."""
     nameless: tuple[Bit, ...] = ()
     """As `Realised.nameless`."""
     own_host: bool = True

@@ -97,9 +97,23 @@ def expand(request: CpuRequest, platform: Platform, *, must_realise: bool = True
         realised=realised.properties,
         unavailable=realised.filtered,
         unmet=realised.unmet,
+        fallen=_fallen(source, where.name, model, realised),
         nameless=realised.nameless,
         own_host=source.own_host,
     )
+
+
+def _fallen(
+    source: Source, machine: str, model: CpuModel, realised: Realised
+) -> frozenset[PropertyName]:
+    """What QEMU switches off with the unavailable features: those which depend on them."""
+    gone = [PropertyName(name) for name in realised.filtered]
+    if not gone or not source.makes_cpus:
+        return frozenset()
+    less = replace(model, props={**model.props, **dict.fromkeys(gone, False)})
+    after = source.realise(machine, less).properties
+    was_on = {name for name, value in realised.properties.items() if value is True}
+    return frozenset(name for name in was_on.difference(gone) if after.get(name) is False)
 
 
 def refuse_policies(request: CpuRequest, arch: Arch) -> None:

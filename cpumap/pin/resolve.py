@@ -265,6 +265,8 @@ def _judge_unavailable(
         if not keep or asked.get(name) == OPTIONAL:
             wished = asked.get(name) or _origin(name, expansion)
             named.put(name, False, replace(wished, unavailable=True))
+    if lacking and not keep:
+        _judge_fallen(expansion, named)
     if lacking and keep:
         named.notes.append(
             f"{expansion.context.accel} cannot give {', '.join(sorted(lacking))}: enforce is left "
@@ -273,6 +275,14 @@ def _judge_unavailable(
         )
     elif lacking:
         named.notes.append(f"off, because they cannot be given here: {', '.join(sorted(lacking))}")
+
+
+def _judge_fallen(expansion: Expansion, named: _Named) -> None:
+    """Off is also what QEMU switches off with the features that cannot be given: it would not be
+    there, and a full check of libvirt's would miss it.
+    """
+    for name in sorted(expansion.fallen & named.properties.keys()):
+        named.put(name, False, replace(_origin(name, expansion), unavailable=True))
 
 
 def _standing_on(expansion: Expansion, choices: Choices, named: _Named) -> str:

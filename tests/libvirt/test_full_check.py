@@ -134,3 +134,11 @@ def test_a_document_for_another_qemu_starts_on_both(
     words = ["translate", "--recorded", source, "--target-qemu", target, "--unavailable", "off"]
     main([*words, "--allow-drift", "--format", "xml", str(path)])
     assert checked(capfd.readouterr().out) == "partial"
+
+
+@pytest.mark.parametrize("qemu", ["7.2", "10.0", "11.1"])
+def test_what_falls_with_an_unavailable_feature_is_named_off(qemu: str) -> None:
+    """Real QEMUs: `arch-capabilities` off takes `rdctl-no` with it, and libvirt missed it."""
+    document = written("Cascadelake-Server-noTSX", qemu)
+    assert re.search("policy='disable' name='arch-capabilities'", document)
+    assert not re.search("policy='require' name='(rdctl-no|mds-no|ibrs-all)'", document)
