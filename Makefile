@@ -49,4 +49,9 @@ fuzz: venv ## mutates every kind of input: ARGS="--seed 7 --number 20000"
 bench: venv ## start-up, conversion and the like, as ratios, measured on this machine
 	$(python) tools/bench.py $(ARGS)
 
-.PHONY: help run test check live lint venv man matrix regenerate record fuzz bench
+packages: venv ## Debian's package for 12 and 13 and the RPM, built, judged and tried in clean roots (root, minutes)
+	tools/build-rpm
+	tools/build-deb bookworm
+	tools/build-deb trixie
+
+.PHONY: packages help run test check live lint venv man matrix regenerate record fuzz bench
