@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -22,6 +23,14 @@ class CpuInfo:
     features: frozenset[FeatureName]
     unknown: tuple[str, ...]
     """Flags that the map has no feature for; many of them are Linux's own and no CPUID bits."""
+
+
+def is_cpuinfo(text: str) -> bool:
+    """Whether it is what Linux says of x86 CPUs."""
+    return _FLAGS.search(text) is not None and _VENDOR_ID.search(text) is not None
+
+
+_FLAGS, _VENDOR_ID = (re.compile(rf"^{key}\s*:", re.MULTILINE) for key in ("flags", "vendor_id"))
 
 
 def read_cpuinfo(text: str, cpu_map: CpuMap, *, name: str = "/proc/cpuinfo") -> CpuInfo:

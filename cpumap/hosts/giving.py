@@ -40,8 +40,11 @@ def not_described(cpu: HostCpu, cpu_map: CpuMap) -> frozenset[PropertyName]:
     """What the description of a host's own CPU leaves open.
 
     Capabilities and CPUID dumps do not show every register that holds features: where nothing is
-    said of one, its features are neither there nor lacking.
+    said of one, its features are neither there nor lacking. Linux shows in /proc/cpuinfo what it
+    has a use for, and nothing is known to lack.
     """
+    if cpu.own.partial:
+        return frozenset(map(cpu_map.property_of, cpu_map.features))
     said = features_of_cpu(cpu, cpu_map) | {feature.name for feature in cpu.features}
     registers = dict(_in_registers(cpu_map))
     read = {registers[name] for name in said if name in registers}

@@ -11,10 +11,12 @@ from typing import Any
 
 from cpumap.arch.known import DEFAULT, arch_of
 from cpumap.arch.x86.cpuid_formats import cpudata, is_records, read_cpuid
-from cpumap.cpu.host import Cpu, HostCpu, Identity
+from cpumap.arch.x86.instlat import is_instlat
+from cpumap.cpu.host import Cpu, HostCpu, Identity, ThisMachine
 from cpumap.cpu.names import FeatureName
 from cpumap.cpu.request import CpuRequest, FeaturePolicy, PolicyName
 from cpumap.errors import DomainError, InputError
+from cpumap.hosts.cpuinfo import is_cpuinfo, read_cpuinfo
 from cpumap.hosts.saved import saved_hosts
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.domain import looks_like_xml, parse_request, request_of
@@ -29,7 +31,8 @@ def read_cpus(data: bytes | str | Document, cpu_map: CpuMap, *, name: str = "<st
 
     Takes `<capabilities>`, `<domainCapabilities>` (its host-model), a host or guest `<cpu>`,
     `<domain>`,
-    `<cpudata>`, the output of `cpuid -r`, the probe guest's records, a `-cpu` string and hosts
+    `<cpudata>`, the output of `cpuid -r`, a dump as InstLatx64 has them,
+    /proc/cpuinfo, the probe guest's records, a `-cpu` string and hosts
     saved as JSON. Raises
     `InputError` (`file:line`), also for a CPU of an architecture that nobody here knows.
     """
@@ -53,7 +56,9 @@ def _read(data: bytes | str | Document, cpu_map: CpuMap, name: str) -> list[Cpu]
     text = raw.decode("utf-8", "replace").strip()
     if text.startswith(("{", "[")):
         return list(saved_hosts(text, name))
-    if text.startswith(("CPU", "0x")):
+    if is_cpuinfo(text):
+        return [_from_cpuinfo(text, cpu_map, name)]
+    if text.startswith(("CPU", "0x")) or is_instlat(text):
         return [_decoded(raw, cpu_map, name)]
     return [parse_request(raw, name=name)]
 
@@ -212,6 +217,17 @@ def _from_cpuid(document: Document, element: Any, cpu_map: CpuMap) -> HostCpu:
     from cpumap.libvirt.rules.decode import host_of
 
     return replace(host_of(cpudata(document, element), cpu_map), where=document.where(element))
+
+
+def _from_cpuinfo(text: str, cpu_map: CpuMap, name: str) -> HostCpu:
+    from cpumap.libvirt.rules.decode import KnownCpu, host_known, without_broken_tsx
+
+    found = read_cpuinfo(text, cpu_map, name=name)
+    vendor = cpu_map.vendor_named(found.vendor)
+    features = without_broken_tsx(found.features, found.identity, found.vendor)
+    known = KnownCpu(features, vendor.name if vendor else None, found.identity)
+    own = ThisMachine(features, None, partial=True)
+    return replace(host_known(known, cpu_map), own=own, where=name)
 
 
 def _decoded(raw: bytes, cpu_map: CpuMap, name: str) -> HostCpu:

@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import re
 import struct
+from dataclasses import replace
 from typing import Any
 
-from cpumap.arch.x86.cpuid import CpuidData, LeafId, Registers
+from cpumap.arch.x86.cpuid import CpuidData, LeafId, Registers, vendor_string
+from cpumap.arch.x86.instlat import is_instlat, read_instlat
 from cpumap.cpu.bits import REGISTERS
 from cpumap.errors import CpuidError
 from cpumap.system.xml_document import Document
@@ -33,8 +35,8 @@ _LEAF_0 = bytes(8)
 
 
 def read_cpuid(content: bytes | str, *, name: str = "<stdin>") -> CpuidData:
-    """The data in a `<cpudata arch='x86'>` document, in what `cpuid -r` prints, or in the probe
-    guest's records.
+    """The data in a `<cpudata arch='x86'>` document, in what `cpuid -r` prints, in a dump as
+    InstLatx64 has them, or in the probe guest's records.
 
     Which of them it is, the content says. Of several CPUs it is the first one's data. Raises
     `CpuidError` with
@@ -50,7 +52,23 @@ def read_cpuid(content: bytes | str, *, name: str = "<stdin>") -> CpuidData:
     if text.lstrip("\ufeff \t\r\n").startswith("<"):
         document = Document.parse(content, name, CpuidError)
         return cpudata(document, document.root)
-    return _raw(text, name)
+    if is_instlat(text):
+        return _in_64_bits(read_instlat(text, name=name))
+    return _in_64_bits(_raw(text, name))
+
+
+_EXTENDED = (0x80000001, 0)
+_SYSCALL, _LM = 1 << 11, 1 << 29
+
+
+def _in_64_bits(data: CpuidData) -> CpuidData:
+    """The data as a 64-bit program reads them: Intel's CPUs show SYSCALL to no other (Intel SDM,
+    volume 2A, CPUID, leaf 80000001H), and many a dump was made by a 32-bit program.
+    """
+    eax, ebx, ecx, edx = data.cpuid.get(_EXTENDED, (0, 0, 0, 0))
+    if not edx & _LM or vendor_string(data) != "GenuineIntel":
+        return data
+    return replace(data, cpuid={**data.cpuid, _EXTENDED: (eax, ebx, ecx, edx | _SYSCALL)})
 
 
 def is_records(content: bytes) -> bool:

@@ -75,7 +75,11 @@ def decode(
 
 def host_of(data: CpuidData, cpu_map: CpuMap) -> HostCpu:
     """The host with these CPUID data; without a model where none fits."""
-    known = known_from(data, cpu_map)
+    return host_known(known_from(data, cpu_map), cpu_map)
+
+
+def host_known(known: KnownCpu, cpu_map: CpuMap) -> HostCpu:
+    """The host of which this is known; without a model where none fits."""
     try:
         fit = best_fit(known, cpu_map, "host")
     except ResolveError:
