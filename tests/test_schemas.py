@@ -44,6 +44,7 @@ ANSWERS: tuple[tuple[str, ...], ...] = (
     ("compare", "host", WEB, *BEFORE, *TCG),
     ("compare", "host", WEB, *BEFORE, *TCG, "--machine", "all"),
     ("baseline", HOST, WEB),
+    ("baseline", HOST, *BEFORE, "--accel", "kvm", "--machine", "pc-q35-7.2"),
     ("update", HOST, OLD),
     ("decode", str(EXAMPLES / "hosts/nehalem.cpudata")),
     ("explain", MESSAGE),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +20,21 @@ from cpumap.cli.sourcing import (
     source_for,
     start_qemu,
 )
+from cpumap.cpu.frozen import NONE_YET
 from cpumap.cpu.host import UNKNOWN_MACHINE, Cpu, HostCpu
 from cpumap.cpu.request import CpuRequest
 from cpumap.errors import DomainError, InputError
-from cpumap.hosts.described import DescribedHost, described, read_described, request_on
-from cpumap.hosts.read import as_host, read_cpus, read_host
+from cpumap.hosts.described import DescribedHost, read_described, request_on
+from cpumap.hosts.read import read_cpus, read_host
 from cpumap.libvirt.cpu_element import cpu_element
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.domain import cpu_children, looks_like_xml
-from cpumap.libvirt.rules.baseline import baseline
+from cpumap.libvirt.rules.baseline import Common
 from cpumap.libvirt.rules.compare import compare
 from cpumap.libvirt.rules.decode import Usable, decode
 from cpumap.libvirt.rules.update import without_lost
 from cpumap.libvirt.rules.usable import on_hypervisor, usable_on, usable_on_all
+from cpumap.pin.consumers import CONSUMERS
 from cpumap.runnable.compare_static import ComparedModels, baseline_static, compare_static
 from cpumap.sources.live import QemuSource
 from cpumap.sources.machines import find_machine
@@ -195,7 +197,18 @@ def add_baseline(parser: argparse.ArgumentParser) -> None:
         "--migratable", action="store_true", help="leave out features that block migration"
     )
     _add_models(parser)
-    parser.add_argument("--format", choices=("xml", "json"), default="xml", help="(default: xml)")
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="say on stderr what each host gives up, and which one costs the pool most",
+    )
+    parser.add_argument(
+        "--format",
+        choices=("xml", "json", *CONSUMERS),
+        default="xml",
+        help="kubevirt: spec.domain.cpu; nova: nova.conf; proxmox: cpu-models.conf; incus: of a "
+        "cluster group; lxd: raw.qemu (default: xml)",
+    )
     add_source_options(parser)
 
 
@@ -227,13 +240,24 @@ def run_baseline(arguments: argparse.Namespace) -> int:
     if models is None:
         hosts = [cpu for cpu in cpus if isinstance(cpu, HostCpu)]
         models = usable_on_all(hosts, cpu_map)
-    cpu = baseline(
-        cpus, cpu_map, features=arguments.features, migratable=arguments.migratable, models=models
-    )
-    if _names_source(arguments):
-        cpu = _run_everywhere(arguments, cpus, cpu, cpu_map)
-    _write_cpu(arguments.format, "baseline", cpu)
+    common = Common(cpus, cpu_map, arguments.features, arguments.migratable)
+    if _names_source(arguments) or arguments.explain or arguments.format in CONSUMERS:
+        _write_pool(arguments, common, models)
+    else:
+        _write_cpu(arguments.format, "baseline", common.cpu(models))
     return 0
+
+
+def _write_pool(arguments: argparse.Namespace, common: Common, models: Usable | None) -> None:
+    from cpumap.cli.pooling import pool_of, tell_pool
+    from cpumap.pin.consumers import settings_for
+
+    found = pool_of(arguments, common, models)
+    tell_pool(found, arguments.explain)
+    if arguments.format in CONSUMERS:
+        put(settings_for(arguments.format, found.cpu, common.cpu_map))
+    else:
+        _write_cpu(arguments.format, "baseline", found.cpu, more=found.to_json())
 
 
 def _usable(arguments: argparse.Namespace, cpu_map: CpuMap) -> Usable | None:
@@ -250,20 +274,6 @@ def _usable(arguments: argparse.Namespace, cpu_map: CpuMap) -> Usable | None:
     if usable is None:
         return dict.fromkeys(named, ())
     return {name: usable[name] for name in named if name in usable}
-
-
-def _run_everywhere(
-    arguments: argparse.Namespace, cpus: Sequence[Cpu], cpu: CpuRequest, cpu_map: CpuMap
-) -> CpuRequest:
-    from cpumap.runnable.compare import runnable_on_all
-
-    given = [one if isinstance(one, HostCpu) else as_host(one) for one in cpus]
-    hosts = [described(one, cpu_map, one.where) for one in given]
-    with source_for(arguments, cpu) as source:
-        cpu, disabled = runnable_on_all(Platform(source, cpu_map, arguments.machine), hosts, cpu)
-    if disabled:
-        say(f"disabled, since not every host's QEMU can give them: {', '.join(disabled)}")
-    return cpu
 
 
 _SAYING_NO_MODEL = ("topology", "numa", "cache", "maxphysaddr")
@@ -339,7 +349,13 @@ def _cpuid(file: str) -> CpuidData:
     return read_cpuid(read_file(file), name=file)
 
 
-def _write_cpu(wanted: str, schema: str, cpu: Cpu, kept: Sequence[str] = ()) -> None:
+def _write_cpu(
+    wanted: str,
+    schema: str,
+    cpu: Cpu,
+    kept: Sequence[str] = (),
+    more: Mapping[str, Any] = NONE_YET,
+) -> None:
     if wanted == "xml":
         put(cpu_element(cpu, kept))
         return
@@ -352,4 +368,4 @@ def _write_cpu(wanted: str, schema: str, cpu: Cpu, kept: Sequence[str] = ()) -> 
     }
     if isinstance(cpu, CpuRequest):
         answer = {"mode": cpu.mode, "match": cpu.match, "fallback": cpu.fallback, **answer}
-    put(json_text(schema, answer))
+    put(json_text(schema, {**answer, **more}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from cpumap.cpu.frozen import Frozen
 from cpumap.cpu.host import Cpu
 from cpumap.cpu.names import FeatureName
 from cpumap.cpu.request import CpuRequest, FeaturePolicy
@@ -64,6 +65,25 @@ def baseline(
         features=listed,
     )
     return expanded(cpu, cpu_map) if features else cpu
+
+
+class Common(Frozen):
+    """What is asked of a baseline, but for the models that may be used."""
+
+    cpus: Sequence[Cpu]
+    cpu_map: CpuMap
+    features: bool
+    migratable: bool
+
+    def cpu(self, models: Models | None) -> CpuRequest:
+        """The baseline with one of the models. Raises as `baseline`."""
+        return baseline(
+            self.cpus,
+            self.cpu_map,
+            features=self.features,
+            migratable=self.migratable,
+            models=models,
+        )
 
 
 def _migratable(
