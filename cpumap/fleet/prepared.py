@@ -40,8 +40,8 @@ class Prepared:
 
     outcome: Outcome
     place: TargetFile
-    expected: Stamp | None
-    """The stamp of the file that is to be replaced; None: there is none."""
+    expected: tuple[int, ...] | None
+    """The stamp of the file that is to be replaced, or how it begins; None: there is none."""
     handle: int
     is_there: bool = False
     """Whether it has taken its place."""
@@ -66,8 +66,11 @@ class Prepared:
         `OSError`.
         """
         folder, name = self.place.folder, self.place.name
-        now = folder.status(name)
-        if (None if now is None else stamp_of(now)) != self.expected:
+        status = folder.status(name)
+        now: tuple[int, ...] | None = None if status is None else stamp_of(status)
+        if self.expected is not None and now is not None:
+            now = now[: len(self.expected)]
+        if now != self.expected:
             raise SourceError(f"{self.outcome.name}: changed while it was converted, left alone")
         folder.rename(self.temporary, name)
         self.is_there = True
@@ -87,7 +90,7 @@ def prepare(
     outcome: Outcome,
     content: bytes,
     place: TargetFile,
-    expected: Stamp | None,
+    expected: tuple[int, ...] | None,
     like: Like | None = None,
 ) -> Prepared:
     """The content in a file beside its place: complete, with mode, owner and attributes of the

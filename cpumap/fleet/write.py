@@ -66,6 +66,10 @@ class Writer:
         """Whether the file system took everything that there was to write."""
         self._on_step = on_step
         self._threads = ThreadPoolExecutor(SYNCED_AT_ONCE)
+        self._taken: dict[int, int] = {}
+        """The places that this run has given away, and to which documents; hashes, since there may
+        be millions.
+        """
 
     def close(self) -> None:
         """No more is written."""
@@ -171,13 +175,13 @@ class Writer:
             return self._unwritten(outcome, err)
         except Exception as err:
             return failure(outcome.number, outcome.name, understood(err))
-        if ready is None:
-            return outcome
+        if isinstance(ready, Outcome):
+            return ready
         prepared[number] = ready
         return ready.outcome
 
-    def _prepare(self, item: Converted, folders: _Folders) -> Prepared | None:
-        """The new document beside its place; None where that has it already. Errors:
+    def _prepare(self, item: Converted, folders: _Folders) -> Prepared | Outcome:
+        """The new document beside its place; the outcome where that has it already. Errors:
         `InputError`, `SourceError`, `OSError`.
         """
         source, outcome = item.source, item.outcome
@@ -185,21 +189,38 @@ class Writer:
         if self.destination.output is not None:
             target = self.destination.target(source)
             place = folders.place(target, make_in=self.destination.output)
+            if self._is_taken(place, item):
+                return _once(outcome)
             if place.status is not None and Path(place.path).read_bytes() == content:
-                return None
+                return outcome
             like = (
                 None if item.status is None or source.path is None else (source.path, item.status)
             )
             return prepare(outcome, content, place, place.stamp, like)
         place = folders.behind_link(self.destination.target(source))
+        if self._is_taken(place, item):
+            return _once(outcome)
         _refuse_read_only(place, outcome)
         if self.destination.backup is not None:
             back_up(self.destination.backup / source.place, place, item.old)
         notes = links(place)
         if notes:
             outcome = replace(outcome, notes=(*outcome.notes, *notes))
-        expected = None if item.status is None else stamp_of(item.status)
-        return prepare(outcome, content, place, expected)
+        return prepare(outcome, content, place, _expected(item.status))
+
+    def _is_taken(self, place: TargetFile, item: Converted) -> bool:
+        """Whether this run has put the same document there: a file named twice, a link to it.
+
+        Errors: `InputError` where it has put another one there.
+        """
+        document = hash(item.old)
+        number = hash(place.path)
+        if number not in self._taken:
+            self._taken[number] = document
+            return False
+        if self._taken[number] != document:
+            raise InputError(f"another document of this run has its place, {place.path}")
+        return True
 
     def _put(self, ready: Prepared) -> Outcome:
         outcome = ready.outcome
@@ -214,6 +235,20 @@ class Writer:
     def _unwritten(self, outcome: Outcome, err: OSError) -> Outcome:
         self.complete = False
         return source_failure(outcome.number, outcome.name, err)
+
+
+def _expected(status: os.stat_result | None) -> tuple[int, ...] | None:
+    """The stamp of a file that was read; of one with several names without its time of change,
+    which is another one as soon as one of them is another file's.
+    """
+    if status is None:
+        return None
+    return stamp_of(status) if status.st_nlink == 1 else stamp_of(status)[:-1]
+
+
+def _once(outcome: Outcome) -> Outcome:
+    reason = "the same document as another one of this run, in the same place"
+    return Outcome(outcome.number, outcome.name, "skipped", reason, guest=outcome.guest)
 
 
 class _Folders:

@@ -116,3 +116,53 @@ def test_every_name_has_a_backup_of_its_own(tmp_path: Path) -> None:
     assert len(kept) == len(domains)
     later = keep(tmp_path, "web", b"later")
     assert later not in kept and keep(tmp_path, "web", b"later") == later
+
+
+def test_a_file_named_twice_and_a_link_beside_its_target(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored(tmp_path / "etc", {"a.xml": small()})
+    (tmp_path / "etc/b.xml").symlink_to("a.xml")
+    (tmp_path / "etc/c.xml").symlink_to(tmp_path / "etc/b.xml")
+    assert convert(tmp_path / "etc", tmp_path / "etc/a.xml", "--in-place") == 0
+    said = capsys.readouterr()
+    assert said.out.count("converted: ") == 1 and said.out.count("skipped: ") == 3
+    assert "the same document as another one of this run, in the same place" in said.out
+    assert (tmp_path / "etc/b.xml").readlink() == Path("a.xml")
+    assert (tmp_path / "etc/a.xml").read_bytes() != small()
+    assert convert(tmp_path / "etc", "--in-place") == 0
+    assert "3 already explicit" in capsys.readouterr().err
+
+
+def test_hard_links_are_all_converted(tmp_path: Path) -> None:
+    stored(tmp_path / "etc", {"a.xml": small()})
+    for name in ("b.xml", "c.xml"):
+        (tmp_path / "etc" / name).hardlink_to(tmp_path / "etc/a.xml")
+    assert convert(tmp_path / "etc", "--in-place") == 0
+    contents = {path.read_bytes() for path in (tmp_path / "etc").iterdir()}
+    assert len(contents) == 1 and contents != {small()}
+    assert names(tmp_path / "etc") == ["a.xml", "b.xml", "c.xml"]
+
+
+def test_two_members_of_one_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, other = (tmp_path / name for name in ("one.tar", "other.tar"))
+    for path, second in ((one, small("a", "Haswell")), (other, small("a", "EPYC"))):
+        with tarfile.open(path, mode="w") as tar:
+            for content in (small("a", "Haswell"), second):
+                member = tarfile.TarInfo("a.xml")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    assert convert(one, "--output-dir", tmp_path / "out") == 0
+    assert "1 skipped" in capsys.readouterr().err
+    assert convert(other, "--output-dir", tmp_path / "others") == 2
+    place = tmp_path / "others/a.xml"
+    assert f"another document of this run has its place, {place}" in capsys.readouterr().out
+    assert b"Haswell" in place.read_bytes()
+
+
+def test_two_files_of_one_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stored(tmp_path / "one", {"a.xml": small("a", "Haswell")})
+    stored(tmp_path / "two", {"a.xml": small("a", "EPYC")})
+    files = tmp_path / "one/a.xml", tmp_path / "two/a.xml"
+    assert convert(*files, "--output-dir", tmp_path / "out") == 2
+    assert "another document of this run has its place" in capsys.readouterr().out
