@@ -164,7 +164,7 @@ def run_convert(arguments: argparse.Namespace) -> int:
         answers.on_model = arguments.pin == "model"
         shows = Shows(arguments.diff, arguments.stat, dry_run=destination is None)
         display = Display(arguments.format, shows=shows, paths=arguments.paths)
-        report = _report(answers) if arguments.report else None
+        report = _report(answers, planned=destination is None) if arguments.report else None
         outcomes = convert(
             arguments.paths,
             answers,
@@ -278,7 +278,7 @@ def _answers(path: str) -> bool:
     return True
 
 
-def _report(answers: Answers) -> ConvertReport:
+def _report(answers: Answers, *, planned: bool) -> ConvertReport:
     from cpumap.fleet.report import ConvertReport
 
-    return ConvertReport(answers)
+    return ConvertReport(answers, planned)

@@ -231,19 +231,9 @@ def _totals(found: Findings) -> dict[str, int]:
     """How many guests there are of each kind."""
     totals = {"guests": len(found.lock.guests), "holds": 0, "drifts": 0, "unknown": 0, "refused": 0}
     for entry in found.audited:
-        totals[_outcome(entry)] += len(entry.case.guests)
+        totals[entry.outcome] += len(entry.case.guests)
     listed = {"gone": found.gone, "new": found.new, "not-locked": found.lock.refused}
     return {**totals, **{name: len(guests) for name, guests in listed.items()}}
-
-
-def _outcome(entry: Audited) -> str:
-    """`holds`, `drifts`, `refused`, or `unknown` where nothing is known to differ and not all is
-    known.
-    """
-    if entry.refused or entry.holds:
-        return "refused" if entry.refused else "holds"
-    differs = entry.seen or any(drift.matters for drift in entry.drifts)
-    return "drifts" if differs or entry.prediction.differences else "unknown"
 
 
 def _entry_json(entry: Audited) -> dict[str, Any]:

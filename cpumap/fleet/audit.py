@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from cpumap.arch.known import arch_of, target_of
 from cpumap.cpu.build import Build
@@ -37,6 +38,9 @@ _MODEL = PropertyName("model")
 
 
 EDITED = "definition: edited since it was locked"
+
+
+Outcome = Literal["holds", "drifts", "unknown", "refused"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,14 @@ class Audited:
     """What another QEMU's code does otherwise, whatever the properties."""
     seen: tuple[GuestDifference, ...] | None = None
     """What a guest reads differently; None where none was asked, then or now."""
+
+    @property
+    def outcome(self) -> Outcome:
+        """`unknown` where nothing is known to differ, and not all is known."""
+        if self.refused or self.holds:
+            return "refused" if self.refused else "holds"
+        differs = self.seen or any(drift.matters for drift in self.drifts)
+        return "drifts" if differs or self.prediction.differences else "unknown"
 
     @property
     def holds(self) -> bool:

@@ -22,6 +22,15 @@ from cpumap.fleet.gravity import WORDS
 from cpumap.fleet.lock import Lock, LockedCpu, depends_on_defaults, locked_cpu
 from cpumap.fleet.plan import Fate
 from cpumap.fleet.planned import Plan
+from cpumap.fleet.report_facts import (
+    ADVICE,
+    Facts,
+    audit_facts,
+    convert_facts,
+    diff_facts,
+    plan_facts,
+    releases_in,
+)
 from cpumap.fleet.run import Converted
 from cpumap.libvirt.cpu_map.map import CpuMap
 from cpumap.libvirt.cpu_map.places import bits_of, feature_place
@@ -42,6 +51,8 @@ class ConvertReport:
     """Collects what a conversion made of each document."""
 
     answers: Answers
+    planned: bool = False
+    """Whether nothing is written."""
     guests: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, group: Iterable[Converted]) -> None:
@@ -67,8 +78,9 @@ class ConvertReport:
             self.guests,
             cpus,
             self.answers.cpu_map,
-            sources=self.answers.labels,
+            facts=convert_facts(cpus, self.answers.labels),
             defaults=defaults,
+            planned=self.planned,
         ).html()
 
 
@@ -100,7 +112,7 @@ def audit_report(
         guests,
         lock.cpus,
         answers.cpu_map,
-        sources=sources,
+        facts=audit_facts(lock.cpus, sources, hosts),
         defaults=defaults,
         drifts=drifts,
         hosts=hosts,
@@ -125,7 +137,7 @@ def diff_report(differences: Sequence[CpuDifference], cpu_map: CpuMap) -> str:
                 "drifts": len(rows),
             }
         )
-    return _Report("diff", guests, {}, cpu_map, drifts=drifts).html()
+    return _Report("diff", guests, {}, cpu_map, facts=diff_facts(), drifts=drifts).html()
 
 
 def plan_report(found: Plan, cpu_map: CpuMap) -> str:
@@ -135,12 +147,20 @@ def plan_report(found: Plan, cpu_map: CpuMap) -> str:
     for number, group in enumerate(found.groups):
         rows[str(number)] = list(_plan_rows(group.fate, cpu_map))
         fate = group.fate
-        done = f"{fate.advice} {fate.why}".strip()
-        reason = "; ".join(filter(None, (fate.stopped or fate.unjudged, f"to do: {done}")))
-        shared = {"status": fate.status, "cpu": str(number), "rows": str(number), "reason": reason}
+        place = fate.after or fate.before
+        shared = {
+            "status": fate.status,
+            "rows": str(number),
+            "reason": fate.stopped or fate.unjudged,
+            "do": fate.advice + (f" ({fate.why})" if fate.why else ""),
+            "model": fate.model,
+            "machine": place.machine if place else "",
+        }
         count = len(rows[str(number)])
         guests += [{"name": guest, **shared, "drifts": count} for guest in group.guests]
-    return _Report("plan", guests, {}, cpu_map, sources=found.sources, drifts=rows).html()
+    fates = [group.fate for group in found.groups]
+    facts = plan_facts([one.before for one in fates], [one.after for one in fates], found.sources)
+    return _Report("plan", guests, {}, cpu_map, facts=facts, drifts=rows).html()
 
 
 def _plan_rows(fate: Fate, cpu_map: CpuMap) -> Iterator[dict[str, Any]]:
@@ -190,11 +210,10 @@ def _bit_row(found: GuestDifference | PredictedDifference, bit: int, name: str) 
 
 
 def _audited_guest(name: str, entry: Audited, rows: str, count: int) -> dict[str, Any]:
-    status = "refused" if entry.refused else "holds" if entry.holds else "drifts"
     reason = "; ".join([entry.refused] if entry.refused else entry.prediction.unknown)
     return {
         "name": name,
-        "status": status,
+        "status": entry.outcome,
         "reason": reason,
         "cpu": entry.case.key,
         "rows": rows,
@@ -250,11 +269,13 @@ class _Report:
     guests: Sequence[Mapping[str, Any]]
     cpus: Mapping[str, LockedCpu]
     cpu_map: CpuMap
-    sources: Sequence[str] = ()
+    facts: Facts = field(default_factory=list)
     defaults: int | None = None
     """Guests whose CPU depends on defaults; None: nobody counted."""
     drifts: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     hosts: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
+    planned: bool = False
+    """Whether a conversion was tried, and nothing written."""
 
     def html(self) -> str:
         """The report as one HTML file."""
@@ -262,7 +283,8 @@ class _Report:
 
         data = {
             "command": self.command,
-            "sources": list(self.sources),
+            "facts": self.facts,
+            "advice": ADVICE,
             "totals": Counter(str(guest["status"]) for guest in self.guests),
             "defaults": self.defaults,
             "guests": self.guests,
@@ -270,6 +292,8 @@ class _Report:
             "drifts": self.drifts,
             "hosts": self.hosts,
             "maps": drift_maps(self.guests, self.cpus),
+            "asked": releases_in(self.facts),
+            "planned": self.planned,
         }
         text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
         return filled("report.html.j2", command=self.command, data=text.replace("<", "\\u003c"))

@@ -241,6 +241,9 @@ def test_report_in_a_browser(lock: Path, tmp_path: Path) -> None:
         assert page.value("document.querySelectorAll('table.map td.cell').length") >= 20
         _filters_work(page)
         _details_open(page)
+        _urgent_comes_first(page)
+        _columns_sort(page)
+        _keys_open(page)
         assert page.value("document.querySelectorAll('#hosts td.bad').length") == 4
         before = page.value("getComputedStyle(document.body).backgroundColor")
         page.value("document.querySelector('#dark').click()")
@@ -287,10 +290,58 @@ def _filters_work(page: chromium.Page) -> None:
     assert after("#search", "no such thing") == []
     assert after("#search", "") == sorted(FLEET)
     assert after("#model", "Haswell") == ["mail.xml", "new.xml", "old.xml", "web.xml"]
-    assert after("#status", "holds") == ["new.xml"]
-    assert after("#status", "drifts") == ["mail.xml", "old.xml", "web.xml"]
-    after("#status", "")
-    assert after("#model", "") == sorted(FLEET)
+    assert after("#status", "drifts") == []
+    assert after("#status", "holds") == ["mail.xml", "new.xml", "old.xml", "web.xml"]
+    assert after("#model", "") == ["mail.xml", "new.xml", "old.xml", "web.xml"]
+    assert after("#status", "drifts") == ["db.xml"]
+    assert after("#status", "") == sorted(FLEET)
+
+
+def _urgent_comes_first(page: chromium.Page) -> None:
+    """What needs attention stands before the list, with what to do; the drift map is folded."""
+    headings = page.value("[...document.querySelectorAll('h1, h2')].map(e => e.textContent)")
+    assert headings[:3] == ["Fleet audited", "What needs attention", "All guests"]
+    urgent = page.value("[...document.querySelectorAll('#urgent li')].map(e => e.innerText)")
+    assert len(urgent) == 3, "the others hold, and this host lacks something for each"
+    assert [item.partition(": ")[0].split(" on ")[0] for item in urgent[1:]] == ["does not run"] * 2
+    assert "lacks hle, rtm" in urgent[1], "that of most guests first"
+    assert urgent[0].startswith("drifts: ")
+    assert "db.xml\n" in urgent[0] and "\nmpx, pku: machine type" in urgent[0]
+    assert "cpumap convert" in page.value("document.querySelector('#urgent .do').textContent")
+    facts = page.value("document.querySelector('#facts').innerText").split("\n")
+    assert {"Date", "Locked on", "Compared with", "libvirt", "Hosts"} < set(facts)
+    assert page.value("document.querySelector('details.part').open") is False
+
+
+def _columns_sort(page: chromium.Page) -> None:
+    def after_a_click(column: str, cell: int) -> list[str]:
+        heads = "[...document.querySelectorAll('#heads button')]"
+        page.value(f"{heads}.find(e => e.textContent === {column!r}).click()")
+        shown = f"document.querySelectorAll('tr.guest td:nth-child({cell})')"
+        found: list[str] = page.value(f"[...{shown}].map(e => e.textContent)")
+        return found
+
+    machines = after_a_click("Machine type", 4)
+    order = ["pc-q35-2.11", "pc-q35-2.11", "pc-q35-5.2", "pc-q35-5.2", "pc-q35-7.2"]
+    assert machines == order, "by number, not by letter"
+    assert after_a_click("Machine type", 4) == order[::-1]
+    sorts = page.value("[...document.querySelectorAll('#heads th')].map(e => e.ariaSort)")
+    assert sorts == [None, None, None, "descending", None]
+    assert after_a_click("Status", 2)[-1].startswith("holds")
+    after_a_click("Guest", 1)
+
+
+def _keys_open(page: chromium.Page) -> None:
+    """A guest's name is a button that the keyboard reaches, and says whether it is open."""
+    button = "document.querySelector('td.name button')"
+    page.value(f"{button}.focus()")
+    for expected in ("true", "false"):
+        for kind in ("rawKeyDown", "char", "keyUp"):
+            key = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13, "text": "\r"}
+            page.call("Input.dispatchKeyEvent", type=kind, **key)
+        assert page.value(f"{button}.ariaExpanded") == expected
+    unnamed = "[...document.querySelectorAll('.scroll[tabindex], .tall')].filter(e => !e.ariaLabel)"
+    assert page.value(f"{unnamed}.length") == 0
 
 
 def _details_open(page: chromium.Page) -> None:
@@ -312,7 +363,7 @@ def test_report_of_a_conversion_in_a_browser(tmp_path: Path) -> None:
     with chromium.page(tmp_path / "profile") as page:
         page.open(report.as_uri())
         tiles = page.value("[...document.querySelectorAll('.tile')].map(e => e.textContent)")
-        assert tiles[:3] == ["7guests", "6depended on defaults", "6converted"]
+        assert tiles[:3] == ["7guests", "6depended on defaults", "6to change"]
         assert page.value("document.querySelectorAll('tr.guest').length") == 7
         _fits_a_telephone(page)
         assert page.complaints == []
