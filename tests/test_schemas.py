@@ -19,9 +19,15 @@ SCHEMAS: dict[str, dict[str, Any]] = {
 }
 
 EXAMPLES = TREE / "data/examples"
-WEB, OLD, EMULATED, HOST = (
+WEB, OLD, EMULATED, WINDOWS, HOST = (
     str(EXAMPLES / name)
-    for name in ("web-server.xml", "old-amd.xml", "emulated.xml", "hosts/westmere.xml")
+    for name in (
+        "web-server.xml",
+        "old-amd.xml",
+        "emulated.xml",
+        "windows.xml",
+        "hosts/westmere.xml",
+    )
 )
 NEW, BEFORE, TCG = ("--recorded", "10.0"), ("--recorded", "7.2"), ("--accel", "tcg")
 MESSAGE = "host doesn't support requested feature: CPUID.07H:EBX.hle [bit 4]"
@@ -75,7 +81,7 @@ def test_an_answer_is_as_its_schema_says(
 
 def test_locks_and_audits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lock = tmp_path / "fleet.lock"
-    main(["lock", str(EXAMPLES), *BEFORE, "-o", str(lock)])
+    main(["lock", WEB, OLD, EMULATED, WINDOWS, *BEFORE, "-o", str(lock)])
     capsys.readouterr()
     stored = json.loads(lock.read_text())
     assert _complaints(stored, stored["schema"]) == []

@@ -231,7 +231,7 @@ def _totals(found: Findings) -> dict[str, int]:
     """How many guests there are of each kind."""
     totals = {"guests": len(found.lock.guests), "holds": 0, "drifts": 0, "unknown": 0, "refused": 0}
     for entry in found.audited:
-        totals[entry.outcome] += len(entry.case.guests)
+        totals[entry.state] += len(entry.case.guests)
     listed = {"gone": found.gone, "new": found.new, "not-locked": found.lock.refused}
     return {**totals, **{name: len(guests) for name, guests in listed.items()}}
 

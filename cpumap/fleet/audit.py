@@ -40,7 +40,7 @@ _MODEL = PropertyName("model")
 EDITED = "definition: edited since it was locked"
 
 
-Outcome = Literal["holds", "drifts", "unknown", "refused"]
+State = Literal["holds", "drifts", "unknown", "refused"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class Audited:
     """What a guest reads differently; None where none was asked, then or now."""
 
     @property
-    def outcome(self) -> Outcome:
+    def state(self) -> State:
         """`unknown` where nothing is known to differ, and not all is known."""
         if self.refused or self.holds:
             return "refused" if self.refused else "holds"

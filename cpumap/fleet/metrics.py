@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from cpumap import __version__
-from cpumap.fleet.audit import Audited
+from cpumap.fleet.audit import State
 from cpumap.fleet.calls import Findings
-
-State = Literal["holds", "drifts", "unknown", "refused"]
 
 STATES: tuple[State, ...] = ("holds", "drifts", "unknown", "refused")
 
@@ -29,22 +27,11 @@ def metrics(found: Findings) -> str:
     return "".join(line for family in families for line in family)
 
 
-def state_of(entry: Audited) -> State:
-    """What an audit found of a CPU: not known to hold is neither yes nor no."""
-    if entry.refused:
-        return "refused"
-    if entry.holds:
-        return "holds"
-    if entry.seen or entry.prediction.differences or any(d.matters for d in entry.drifts):
-        return "drifts"
-    return "unknown"
-
-
 def _of_guests(found: Findings) -> Iterator[Iterator[str]]:
     states = Counter[State]()
     each = []
     for entry in found.audited:
-        state = state_of(entry)
+        state = entry.state
         states[state] += len(entry.case.guests)
         each += [_Sample({"guest": guest, "state": state}, 1) for guest in entry.case.guests]
     yield _family(

@@ -24,7 +24,7 @@ from cpumap.fleet.plan import Fate
 from cpumap.fleet.planned import Plan
 from cpumap.fleet.report_facts import (
     ADVICE,
-    Facts,
+    HeadLines,
     audit_facts,
     convert_facts,
     diff_facts,
@@ -213,7 +213,7 @@ def _audited_guest(name: str, entry: Audited, rows: str, count: int) -> dict[str
     reason = "; ".join([entry.refused] if entry.refused else entry.prediction.unknown)
     return {
         "name": name,
-        "status": entry.outcome,
+        "status": entry.state,
         "reason": reason,
         "cpu": entry.case.key,
         "rows": rows,
@@ -269,7 +269,7 @@ class _Report:
     guests: Sequence[Mapping[str, Any]]
     cpus: Mapping[str, LockedCpu]
     cpu_map: CpuMap
-    facts: Facts = field(default_factory=list)
+    facts: HeadLines = field(default_factory=list)
     defaults: int | None = None
     """Guests whose CPU depends on defaults; None: nobody counted."""
     drifts: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)

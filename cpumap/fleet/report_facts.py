@@ -10,7 +10,7 @@ from cpumap.cpu.expansion import Context
 from cpumap.fleet.lock import LockedCpu
 from cpumap.libvirt.releases import words_of
 
-Facts = list[tuple[str, str]]
+HeadLines = list[tuple[str, str]]
 """What each fact is about, and the fact."""
 
 
@@ -32,7 +32,7 @@ host cannot run.
 
 def audit_facts(
     cpus: Mapping[str, LockedCpu], sources: Sequence[str], hosts: Iterable[str]
-) -> Facts:
+) -> HeadLines:
     """When, which QEMUs the lock was made on, which were asked, and of which hosts."""
     return _facts(
         ("Locked on", _places(cpu.context for cpu in cpus.values())),
@@ -42,7 +42,7 @@ def audit_facts(
     )
 
 
-def convert_facts(cpus: Mapping[str, LockedCpu], sources: Sequence[str]) -> Facts:
+def convert_facts(cpus: Mapping[str, LockedCpu], sources: Sequence[str]) -> HeadLines:
     """When, and of which QEMUs the CPUs are."""
     return _facts(
         ("CPUs as in", _places(cpu.context for cpu in cpus.values())),
@@ -53,7 +53,7 @@ def convert_facts(cpus: Mapping[str, LockedCpu], sources: Sequence[str]) -> Fact
 
 def plan_facts(
     before: Iterable[Context | None], after: Iterable[Context | None], sources: Sequence[str]
-) -> Facts:
+) -> HeadLines:
     """When, from which QEMU to which."""
     return _facts(
         ("From", _places(filter(None, before))),
@@ -62,17 +62,17 @@ def plan_facts(
     )
 
 
-def diff_facts() -> Facts:
+def diff_facts() -> HeadLines:
     """When."""
     return _facts()
 
 
-def releases_in(facts: Facts) -> list[str]:
+def releases_in(facts: HeadLines) -> list[str]:
     """The QEMU releases that the report is about."""
     return sorted({found for _, fact in facts for found in _RELEASE.findall(fact)})
 
 
-def _facts(*facts: tuple[str, str]) -> Facts:
+def _facts(*facts: tuple[str, str]) -> HeadLines:
     when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     return [("Date", when), *(fact for fact in facts if fact[1])]
 
