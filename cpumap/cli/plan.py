@@ -26,7 +26,8 @@ GUESTS_NAMED = 5
 def add_plan(parser: argparse.ArgumentParser) -> None:
     add_paths(parser, nargs="*", about="a lock, ")
     goal = parser.add_argument_group("what the upgrade changes")
-    goal.add_argument("--to-qemu",
+    goal.add_argument(
+        "--to-qemu",
         metavar="PATH|RELEASE",
         type=found_on_path,
         help="this QEMU, or a recorded one",

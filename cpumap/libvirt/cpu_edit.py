@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from typing import Any
-from xml.sax.saxutils import escape
 
 from cpumap.cpu.frozen import Frozen
 from cpumap.cpu.names import FeatureName
@@ -16,7 +15,7 @@ from cpumap.cpu.request import Check
 from cpumap.libvirt.layout import Span, code_units
 from cpumap.libvirt.surroundings import Surroundings, TextEdit, attribute
 from cpumap.system.templates import filled
-from cpumap.system.xml_document import first_child
+from cpumap.system.xml_document import escaped, first_child
 
 _ATTRIBUTE = re.compile(r"""\s+([^\s=/>]+)\s*=\s*("[^"]*"|'[^']*')""")
 
@@ -168,7 +167,7 @@ class CpuEditor(Surroundings):
         yield from self._attributes(model, span, attributes)
         if (model.text or "") == new.model:
             return
-        name = escape(new.model)
+        name = escaped(new.model)
         if span.inner_end is None:
             yield span.end - self.size("/>"), span.end, f">{name}</{span.tag}>"
             return
@@ -231,7 +230,7 @@ class CpuEditor(Surroundings):
 
 def _model(new: ExplicitElement) -> str:
     vendor = f" vendor_id={attribute(new.vendor_id)}" if new.vendor_id else ""
-    return f"<model fallback='forbid'{vendor}>{escape(new.model)}</model>"
+    return f"<model fallback='forbid'{vendor}>{escaped(new.model)}</model>"
 
 
 @lru_cache(maxsize=512)  # hundreds of features, the same in many documents of a fleet
