@@ -10,7 +10,7 @@ from cpumap.hosts.described import described
 from cpumap.hosts.read import as_host
 from cpumap.libvirt.rules.baseline import Common
 from cpumap.libvirt.rules.decode import Usable
-from cpumap.runnable.pool import Pool, models_of, pool
+from cpumap.runnable.pool import Pool, models_of, proven_pool
 from cpumap.sources.platform import Platform
 from cpumap.system.say import say
 
@@ -28,7 +28,7 @@ def pool_of(arguments: argparse.Namespace, common: Common, models: Usable | None
         there = models_of(platform, models)
         if cpu.model not in there:
             cpu = common.cpu(there)
-        return pool(platform, hosts, cpu)
+        return proven_pool(platform, hosts, cpu)
 
 
 def tell_pool(found: Pool, explain: bool) -> None:

@@ -69,7 +69,7 @@ class Pool(Frozen):
         }
 
 
-def pool(platform: Platform, hosts: Sequence[DescribedHost], cpu: CpuRequest) -> Pool:
+def proven_pool(platform: Platform, hosts: Sequence[DescribedHost], cpu: CpuRequest) -> Pool:
     """The CPU less what no guest or not every host is given, with what that costs.
 
     `cpu` is what the hosts have in common by the CPU map. Errors: as

@@ -24,7 +24,7 @@ from cpumap.libvirt.domain import parse_request
 from cpumap.libvirt.rules.baseline import baseline
 from cpumap.pin.consumers import CONSUMERS, Consumer, settings_for
 from cpumap.runnable.check import check
-from cpumap.runnable.pool import Pool, pool
+from cpumap.runnable.pool import Pool, proven_pool
 from cpumap.sources.platform import Platform
 from cpumap.sources.recorded import RecordedSource
 from cpumap.sources.recordings import find_recording
@@ -75,7 +75,9 @@ def _described(counts: dict[str, int]) -> list[DescribedHost]:
 
 def _pool(counts: dict[str, int]) -> Pool:
     hosts = _described(counts)
-    return pool(PLATFORM, hosts, baseline([host.cpu for host in hosts], CPU_MAP, migratable=True))
+    return proven_pool(
+        PLATFORM, hosts, baseline([host.cpu for host in hosts], CPU_MAP, migratable=True)
+    )
 
 
 def test_twenty_hosts_of_six_generations_in_a_second() -> None:
@@ -130,7 +132,7 @@ def test_generations_of_amd() -> None:
         )
         for model in ("EPYC-IBPB", "EPYC-Rome", "EPYC-Milan")
     ]
-    found = pool(PLATFORM, hosts, baseline([host.cpu for host in hosts], CPU_MAP))
+    found = proven_pool(PLATFORM, hosts, baseline([host.cpu for host in hosts], CPU_MAP))
     assert found.cpu.model in ("EPYC", "EPYC-IBPB")
     named = {feature.name: feature.policy for feature in found.cpu.features}
     assert not named.keys() & {"monitor", "extapic", "ibs", "skinit", "wdt", "perfctr_nb"}
