@@ -54,4 +54,8 @@ packages: venv ## Debian's package for 12 and 13 and the RPM, built, judged and 
 	tools/build-deb bookworm
 	tools/build-deb trixie
 
-.PHONY: packages help run test check live lint venv man matrix regenerate record fuzz bench
+docs: venv ## the pages as a site in build/docs, to be read without a network
+	@tools/venv test docs
+	$(python) -m sphinx -q -W -b html docs build/docs
+
+.PHONY: docs packages help run test check live lint venv man matrix regenerate record fuzz bench
