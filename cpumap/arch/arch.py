@@ -116,6 +116,12 @@ class Arch(Frozen):
     """
     named: re.Pattern[str] | None = None
     """Names of the properties that an explicit CPU consists of; None: every one."""
+    of_machine: re.Pattern[str] | None = None
+    """Names of the properties of QEMU's machine that are part of the CPU; None: none is."""
+    threads_measured: bool = True
+    """Whether it is known what several threads of a core change; tcg has none of ppc64's."""
+    any_case: bool = False
+    """Whether QEMU reads names of models without regard to case."""
     places: Mapping[PropertyName, Place] | None = None
     """Where a property is named, if not in `-cpu`."""
     judges: tuple[Judge, ...] = JUDGES
@@ -243,4 +249,6 @@ class Arch(Frozen):
 
     def place(self, name: PropertyName) -> Place:
         """Where a property is named on QEMU's command line."""
+        if self.of_machine is not None and self.of_machine.fullmatch(name):
+            return "-machine"
         return (self.places or {}).get(name, "-cpu")

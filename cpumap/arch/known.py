@@ -6,12 +6,13 @@ A new architecture is a module beside this one and its place in `ARCHES`.
 from __future__ import annotations
 
 from cpumap.arch.arch import Arch
+from cpumap.arch.ppc64.ppc64 import PPC64, PPC64LE
 from cpumap.arch.s390x.s390x import S390X
 from cpumap.arch.x86.x86 import I686, X86_64
 from cpumap.cpu.names import PropertyName
 from cpumap.errors import ArchitectureError
 
-ARCHES: tuple[Arch, ...] = (X86_64, I686, S390X)
+ARCHES: tuple[Arch, ...] = (X86_64, I686, S390X, PPC64LE, PPC64)
 
 
 DEFAULT = X86_64
@@ -45,6 +46,11 @@ def arch_of(name: str, where: str = "") -> Arch:
             f"no CPU of architecture {name} can be made explicit, compared or held", where
         )
     return _BY_NAME[name]
+
+
+def is_of_machine(name: str) -> bool:
+    """Whether it is an option of `-machine` that says something of the CPU, on any architecture."""
+    return any(arch.of_machine and arch.of_machine.fullmatch(name) for arch in ARCHES)
 
 
 def is_known(name: str) -> bool:

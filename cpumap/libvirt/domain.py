@@ -30,7 +30,7 @@ from cpumap.cpu.topology import Topology
 from cpumap.errors import DomainError, InputError
 from cpumap.libvirt.layout import QEMU_NAMESPACE, WRAPPERS
 from cpumap.libvirt.settings import domain_settings
-from cpumap.qemu.cpu_option import cpu_globals, option_name, parse_cpu_option
+from cpumap.qemu.cpu_option import cpu_globals, cpu_machine_options, option_name, parse_cpu_option
 from cpumap.system.xml_document import Document, c_integer, first_child, read_input
 
 NAMESPACES = re.compile(r"""\sxmlns:[^=\s]+=(?:"[^"]*"|'[^']*')""")
@@ -222,7 +222,11 @@ def _with_commandlines(
             generic or request.model in (None, driver.rpartition("-cpu")[0].rpartition("-")[0])
         ):
             settings[key] = Property(PropertyName(key), value, origin("qemu:commandline"))
-    return replace(request, settings=(*request.settings, *settings.values()))
+    machines = [value for option, value in options if option in ("-machine", "-M")]
+    for key, value in cpu_machine_options(machines, where):
+        settings[key] = Property(PropertyName(key), value, origin("qemu:commandline"))
+    kept = [setting for setting in request.settings if setting.name not in settings]
+    return replace(request, settings=(*kept, *settings.values()))
 
 
 def _overridden(request: CpuRequest, option: CpuRequest) -> CpuRequest:

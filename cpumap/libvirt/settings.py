@@ -71,7 +71,59 @@ def domain_settings(document: Document, domain: Any) -> tuple[Property, ...]:
         *_panic(document, _all(devices, "panic")),
         *_kvm(document, _last(features, "kvm")),
         *_pmu(document, _last(features, "pmu")),
+        *_of_machine(document, features),
     )
+
+
+_SWITCHED = {"htm": "cap-htm", "nested-hv": "cap-nested-hv", "ccf-assist": "cap-ccf-assist"}
+
+
+_WORKAROUNDS = ("broken", "workaround", "fixed")
+
+
+_VALUED = {
+    "cfpc": _WORKAROUNDS,
+    "sbbc": _WORKAROUNDS,
+    "ibs": ("broken", "workaround", "fixed-ibs", "fixed-ccd", "fixed-na"),
+}
+"""What libvirt has words for of ppc64's machine: element → its values, which are QEMU's (given to
+`cap-cfpc` and so on; measured on libvirt 9.0).
+"""
+
+
+def _of_machine(document: Document, features: Any) -> Iterator[Property]:
+    for element, name in _SWITCHED.items():
+        found = _last(features, element)
+        state = None if found is None else document.switch(found, "state")
+        if state is not None:
+            yield _property(name, state, element)
+    for element, values in _VALUED.items():
+        found = _last(features, element)
+        if found is not None:
+            value = document.choice(found, "value", values, required=True)
+            yield _property(f"cap-{element}", value, element)
+    hpt = _last(features, "hpt")
+    if hpt is not None:
+        yield from _page_table(document, hpt)
+
+
+def _page_table(document: Document, hpt: Any) -> Iterator[Property]:
+    resizing = document.choice(hpt, "resizing", ("enabled", "disabled", "required"))
+    if resizing is not None:
+        yield _property("resize-hpt", resizing, "hpt")
+    size = _last(hpt, "maxpagesize")
+    if size is not None:
+        text, unit = (size.text or "").strip(), size.get("unit", "B")
+        if not text.isdecimal() or len(text) > 15 or unit not in _UNITS:
+            raise document.error(size, f"no page size: '{text} {unit}'")
+        yield _property("cap-hpt-max-page-size", int(text) * _UNITS[unit], "hpt")
+
+
+_UNITS = {
+    unit: 1024**power
+    for power, units in enumerate((("b", "B", "bytes"), ("K", "KiB"), ("M", "MiB"), ("G", "GiB")))
+    for unit in units
+}
 
 
 def _property(name: str, value: Value, element: str) -> Property:

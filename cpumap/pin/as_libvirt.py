@@ -26,7 +26,7 @@ from cpumap.pin.expand import (
     shown,
     topology_refused,
 )
-from cpumap.qemu.arguments import global_arguments, property_text
+from cpumap.qemu.arguments import global_arguments, machine_arguments, property_text
 from cpumap.sources.platform import Platform
 
 HOST_MODES = frozenset({"host-passthrough", "maximum"})
@@ -53,12 +53,23 @@ def libvirt_cpu_args(request: CpuRequest, platform: Platform) -> tuple[str, ...]
     pieces += [
         _text(setting)
         for setting in request.settings
-        if setting.origin.kind not in OUTSIDE_CPU_OPTION
+        if setting.origin.kind not in OUTSIDE_CPU_OPTION and arch.place(setting.name) == "-cpu"
     ]
     pieces += [*_cache_pieces(request), *_phys_bits_pieces(request)]
     beside = [setting for setting in request.settings if setting.origin.kind == "-global"]
     outside = {setting.name: setting.value for setting in beside}
-    return ("-cpu", ",".join(pieces), *global_arguments(arch.cpu_type, outside))
+    machine = {
+        setting.name: setting.value
+        for setting in request.settings
+        if arch.place(setting.name) == "-machine"
+    }
+    outside = {name: value for name, value in outside.items() if name not in machine}
+    return (
+        "-cpu",
+        ",".join(pieces),
+        *global_arguments(arch.cpu_type, outside),
+        *machine_arguments(machine),
+    )
 
 
 def _model(request: CpuRequest, arch: Arch, platform: Platform) -> str:
@@ -144,7 +155,7 @@ def _refuse_unknown_model(request: CpuRequest, platform: Platform) -> None:
     if not platform.cpu_map.has_model(request.model or ""):
         raise UnknownNameError(f"Unknown CPU model {request.model}", request.where)
     machine = platform.machine_for(request).name
-    if request.model in {found.name for found in platform.source.definitions(machine)}:
+    if _is_passed(str(request.model), platform, machine):
         return
     raise _refusal(
         request,
@@ -155,6 +166,18 @@ def _refuse_unknown_model(request: CpuRequest, platform: Platform) -> None:
             else " (libvirt would choose the nearest one that its host's QEMU has)"
         ),
     )
+
+
+def _is_passed(model: str, platform: Platform, machine: str) -> bool:
+    """Whether libvirt hands the model to this QEMU. Where QEMU heeds no case it knows `POWER9`,
+    and exact models; an alias in QEMU's own spelling it refuses (measured on 9.0).
+    """
+    known = {found.name: found for found in platform.source.definitions(machine)}
+    if not arch_of(platform.source.arch).any_case:
+        return model in known
+    if model in known:
+        return known[model].alias_of is None
+    return model.lower() in {name.lower() for name in known}
 
 
 def _model_pieces(request: CpuRequest, arch: Arch) -> Iterator[str]:

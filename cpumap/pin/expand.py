@@ -188,9 +188,18 @@ def _bare(
 
 def refuse_topology(request: CpuRequest) -> None:
     """Errors: `ResolveError` with libvirt's reason where the topology is not that of the vCPUs."""
-    reason = topology_refused(request)
+    reason = topology_refused(request) or _threads_refused(request)
     if reason:
         raise ResolveError(f"{request.where}: {reason}" if request.where else reason)
+
+
+def _threads_refused(request: CpuRequest) -> str:
+    """Why several threads of a core cannot be held; empty where they can, or there are none."""
+    if request.topology is None or request.topology.threads == 1 or request.arch is None:
+        return ""
+    arch = arch_of(request.arch, request.where)
+    unknown = f"what several threads of a core change for {arch.name} was not measured"
+    return "" if arch.threads_measured else unknown
 
 
 def topology_refused(request: CpuRequest) -> str:
@@ -263,6 +272,8 @@ def _model(
         own = arch.host_passthrough[platform.source.accel]
         return own if request.mode == "host-passthrough" else arch.maximum, []
     name = request.model or _labelled_default(request) or default_model(machine, arch)
+    if arch.any_case:
+        name = next((known for known in definitions if known.lower() == name.lower()), name)
     if name in definitions:
         return name, []
     return _compiled(name, request, definitions, platform)

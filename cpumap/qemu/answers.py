@@ -72,7 +72,15 @@ def definitions_of(session: Conversation, arch: Arch) -> tuple[Definition, ...]:
         found.append(
             made(Definition, replace(entry, value={"typename": typename, **entry.mapping}))
         )
-    return tuple(sorted(found, key=_name))
+    return tuple(sorted((_with_alias(one, arch) for one in found), key=_name))
+
+
+def _with_alias(definition: Definition, arch: Arch) -> Definition:
+    """What it is an alias of, where only the type says so: `power9` is of `power9_v2.0`."""
+    model = arch.model_of(definition.typename)
+    if not arch.any_case or model.lower() == definition.name.lower():
+        return definition
+    return replace(definition, alias_of=model)
 
 
 _MACHINE = {

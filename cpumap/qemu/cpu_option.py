@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Iterator
 
-from cpumap.arch.known import ARCHES
+from cpumap.arch.known import ARCHES, is_of_machine
 from cpumap.cpu.names import Accel, Property, PropertyName, Value
 from cpumap.cpu.origin import origin
 from cpumap.cpu.request import CpuRequest, Mode
@@ -59,6 +59,10 @@ def parse_cpu_option(text: str, *, name: str = "<stdin>", line: int = 1) -> CpuR
     properties = {
         key: Property(PropertyName(key), value, origin("-global"))
         for _, key, value in cpu_globals(options["-global"], where)
+    }
+    properties |= {
+        key: Property(PropertyName(key), value, origin("-global"))
+        for key, value in cpu_machine_options(options["-machine"], where)
     }
     properties |= {
         key: Property(PropertyName(key), value, origin("-cpu"))
@@ -123,9 +127,36 @@ def cpu_globals(values: list[str], where: str) -> Iterator[tuple[str, str, Value
             yield driver, *_typed(_property_name(key, where), value, where)
 
 
+def cpu_machine_options(values: list[str], where: str) -> Iterator[tuple[str, Value]]:
+    """Property and value of each option of `-machine` that says something of the CPU."""
+    for text in values:
+        for piece in text.split(","):
+            key, equals, value = piece.partition("=")
+            if equals and is_of_machine(key):
+                yield key, _sized(value) if key == PAGE_SIZE else _typed(key, value, where)[1]
+
+
+PAGE_SIZE = "cap-hpt-max-page-size"
+
+
+_SIZE = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
+
+
+def _sized(text: str) -> Value:
+    """Bytes, of a number with or without a binary suffix; what is none stays for QEMU to refuse."""
+    match = re.fullmatch(r"([0-9]{1,15})([kmgKMG]?)", text)
+    return int(match[1]) * _SIZE[match[2].lower()] if match else text
+
+
+def _of_cpu_alone(value: str) -> bool:
+    return all(is_of_machine(piece.partition("=")[0]) for piece in value.split(","))
+
+
 def is_cpu_argument(option: str, value: str) -> bool:
-    """Whether this option of QEMU's and its value say something of the CPU."""
+    """Whether this option of QEMU's and its value say something of the CPU, and of nothing else."""
     name = option_name(option)
+    if name == "-machine":
+        return _of_cpu_alone(value)
     return name == "-cpu" or (
         name == "-global" and CPU_TYPENAME.fullmatch(_global_parts(value)[0]) is not None
     )

@@ -73,7 +73,7 @@ class AttachedSource(Source):
         """The CPU that its guest has now."""
         path = first_vcpu(self._session)
         words = self._session.execute("qom-get", path=path, property="filtered-features")
-        return replace(read_realised(self._session), filtered=named_bits(bits_in(words)))
+        return replace(read_realised(self._session, self.kind), filtered=named_bits(bits_in(words)))
 
     def _must_be(self, machine: str) -> None:
         if machine != self.machine:

@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from cpumap.arch.known import ARCHES, DEFAULT, arch_of, must_run, target_of
+from cpumap.arch.known import DEFAULT, arch_of, target_of
 from cpumap.cpu.frozen import Frozen
 from cpumap.cpu.machine_type import machine_type, release
 from cpumap.cpu.names import Accel
 from cpumap.cpu.request import CpuRequest
 from cpumap.cpu.vendors import vendor_of
-from cpumap.errors import SourceError, UnknownNameError, one_of
+from cpumap.errors import ArchitectureError, SourceError, UnknownNameError, one_of
 from cpumap.sources.machines import advice, has_machine
 from cpumap.sources.source import Source
 from cpumap.system.trust import program, reason_not_to_run
@@ -170,8 +170,9 @@ def _recorded_target(request: CpuRequest) -> str:
     guest = request.arch or DEFAULT.name
     target = target_of(arch_of(guest, request.where).name)
     if not shipped(None, target) and not recordings(None, target):
-        have = ", ".join(arch.target for arch in ARCHES if recordings(None, arch.target))
-        must_run(have, guest, "every recorded QEMU", request.where)
+        raise ArchitectureError(
+            f"no QEMU of {guest} is recorded: name one with --qemu", request.where
+        )
     return target
 
 

@@ -21,7 +21,7 @@ from cpumap.qemu.answers import (
     told,
     version_of,
 )
-from cpumap.qemu.arguments import cpu_arguments
+from cpumap.qemu.arguments import cpu_arguments, machine_arguments
 from cpumap.qemu.qmp import CommandFailedError, Session
 from cpumap.qemu.warnings import ASKED_IN_VAIN
 from cpumap.sources.realised import read_realised, with_filtered
@@ -106,7 +106,8 @@ class QemuSource(Source):
 
     def realise(self, machine: str, model: CpuModel, *, unfiltered: bool = True) -> Realised:
         with self.start(machine, model, unfiltered=unfiltered) as session:
-            return with_filtered(read_realised(session)) if unfiltered else read_realised(session)
+            realised = read_realised(session, self.kind)
+            return with_filtered(realised) if unfiltered else realised
 
     def start(self, machine: str, model: CpuModel, *, unfiltered: bool = True) -> Session:
         """A session with a paused QEMU that has made this CPU; under tcg nothing is filtered out of
@@ -119,8 +120,12 @@ class QemuSource(Source):
         if unfiltered and self.accel == "tcg":
             how |= self.kind.unfiltered or {}
         typename = self.kind.typename(model.name)
-        arguments = cpu_arguments(model.name, typename, {**model.props, **how})
-        return self._started([*self._machine(machine), *arguments])
+        props = {**model.props, **how}
+        of_machine = {n: value for n, value in props.items() if self.kind.place(n) == "-machine"}
+        inside = {n: value for n, value in props.items() if n not in of_machine}
+        arguments = cpu_arguments(model.name, typename, inside)
+        options = machine_arguments(of_machine)
+        return self._started([*self._machine(machine), *options, *arguments])
 
     def _session(self, machine: str) -> Session:
         session = self._sessions.pop(machine, None) or self._started(self._machine(machine))

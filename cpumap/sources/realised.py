@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
+from cpumap.arch.arch import Arch
 from cpumap.cpu.bits import Bit, CpuidBits, Register, bits_words
 from cpumap.cpu.expansion import Realised
 from cpumap.cpu.names import PropertyName
@@ -65,24 +66,32 @@ def named_bits(filtered: Iterable[Bit]) -> dict[str, str]:
     }
 
 
-def read_realised(session: Conversation) -> Realised:
-    """The first vCPU of a QEMU: every readable scalar property, and what it says was filtered."""
-    path = first_vcpu(session)
-    listed = told(session.execute("qom-list", path=path), "qom-list")
-    names = [
-        entry.key("name").text
-        for entry in listed.entries()
-        if not entry.key("type").text.startswith(("link<", "child<"))
-    ]
-    values = session.answers(("qom-get", {"path": path, "property": name}) for name in names)
+def read_realised(session: Conversation, arch: Arch) -> Realised:
+    """The first vCPU of a QEMU: every readable scalar property, and what it says was filtered; and
+    what the machine does for it, where the architecture has such properties.
+    """
+    read = _read(session, first_vcpu(session))
+    filtered = read.get(PropertyName("filtered-features"), [])
+    if arch.of_machine is not None:
+        machine = _read(session, "/machine")
+        read |= {name: value for name, value in machine.items() if arch.place(name) == "-machine"}
     properties = {
-        PropertyName(name): value
-        for name, value in zip(names, values, strict=True)
-        if isinstance(value, bool | int | str)
+        name: value for name, value in read.items() if isinstance(value, bool | int | str)
     }
-    filtered = values[names.index("filtered-features")] if "filtered-features" in names else ()
     warnings = session.warnings()
     nameless = tuple(
         bit for bit in bits_in(filtered) if bit not in _names() and bit[0] not in _PARAVIRTUAL
     )
     return Realised(properties, lacking(warnings), lacking(warnings, UNMET), nameless)
+
+
+def _read(session: Conversation, path: str) -> dict[PropertyName, Any]:
+    """What the properties of a QEMU's object answer: their values, or that none can be read."""
+    listed = told(session.execute("qom-list", path=path), "qom-list")
+    names = [
+        PropertyName(entry.key("name").text)
+        for entry in listed.entries()
+        if not entry.key("type").text.startswith(("link<", "child<"))
+    ]
+    values = session.answers(("qom-get", {"path": path, "property": name}) for name in names)
+    return dict(zip(names, values, strict=True))

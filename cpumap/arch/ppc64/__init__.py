@@ -1,0 +1,1 @@
+"""What ppc64 CPUs are to cpumap. What asks QEMU or libvirt is elsewhere."""
