@@ -16,7 +16,7 @@ from cpumap.cpu.request import CpuRequest
 from cpumap.cpu.topology import Topology
 from cpumap.errors import ArchitectureError, ResolveError
 
-Judge = Literal["expanded again", "realised", "seen by a guest"]
+Judge = Literal["expanded again", "realised", "seen by a guest", "device tree"]
 """Who is asked whether an explicit CPU holds."""
 
 
@@ -118,6 +118,10 @@ class Arch(Frozen):
     """Names of the properties that an explicit CPU consists of; None: every one."""
     of_machine: re.Pattern[str] | None = None
     """Names of the properties of QEMU's machine that are part of the CPU; None: none is."""
+    same_as: Mapping[PropertyName, tuple[Value, Value]] = MappingProxyType({})
+    """Properties with a value that old machine types alone have, and nobody can name → that value,
+    and the one that means the same elsewhere.
+    """
     threads_measured: bool = True
     """Whether it is known what several threads of a core change; tcg has none of ppc64's."""
     any_case: bool = False

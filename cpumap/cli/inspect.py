@@ -125,7 +125,9 @@ def run_dump(arguments: argparse.Namespace) -> int:
             Platform(source, open_cpu_map(arguments), arguments.machine),
             must_realise=False,
         )
-    cpu = resolve(request, expansion, Choices(pin="custom"))
+    # Where QEMU has no model without features, there is only the model itself to stand on.
+    bare = arch_of(expansion.context.arch).bare is not None
+    cpu = resolve(request, expansion, Choices(pin="custom" if bare else "model"))
     for note in cpu.notes:
         say(note)
     put(readconfig(cpu))

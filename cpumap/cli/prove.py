@@ -36,6 +36,7 @@ from cpumap.pin.resolve import Choices, resolve
 from cpumap.proof.diff import CpuDifference, diff
 from cpumap.proof.difference import PropertyDifference
 from cpumap.proof.verify import JudgedPlace, Judgement, Verification, verify
+from cpumap.proof.verify_of_machine import verify_of_machine
 from cpumap.proof.verify_static import verify_static
 from cpumap.qemu.cpu_option import parse_cpu_option
 from cpumap.runnable.check import at_start, unavailable_in
@@ -98,7 +99,7 @@ def run_verify(arguments: argparse.Namespace) -> int:
         )
         machines = _targets(arguments, target, expansion.context.machine)
         places = [(target, name) for name in machines]
-        report = _verified(arguments, cpu, expansion, Platform(source, cpu_map), places)
+        report = _verified(arguments, cpu, expansion, Platform(source, cpu_map), source, places)
         stopped = _stopped(request, target, cpu_map, machines)
     if arguments.format == "json":
         put(json_text("verify", {**report.as_json(), "libvirt-refuses": stopped}))
@@ -113,7 +114,8 @@ def _stopped(
 ) -> dict[str, str]:
     """Machine type → what libvirt's full check of the document, as it is, finds there."""
     found: dict[str, str] = {}
-    if arch_of(target.arch).explicit == "static":
+    arch = arch_of(target.arch)
+    if arch.explicit == "static" or arch.of_machine is not None:
         return found  # libvirt checks none
     for machine in machines:
         try:
@@ -131,12 +133,15 @@ def _verified(
     cpu: ExplicitCpu,
     expansion: Expansion,
     platform: Platform,
+    source: QemuSource,
     places: list[tuple[QemuSource, str]],
 ) -> Verification:
     if arch_of(cpu.context.arch).explicit == "static":
         for note in cpu.notes:
             say(note)
         return verify_static(cpu, expansion, platform, places)
+    if arch_of(cpu.context.arch).of_machine is not None:
+        return verify_of_machine(cpu, expansion, platform, source, places)
     sources = [platform.source, *(target for target, _ in places[:1])]
     only = changing_properties(cpu, sources) if arguments.compact else None
     return verify(cpu, expansion, platform, places, only=only)

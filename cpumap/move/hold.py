@@ -14,6 +14,7 @@ from cpumap.cpu.names import PropertyName, Value
 from cpumap.cpu.request import machine_topology
 from cpumap.move.adapt import Adapted, adapt
 from cpumap.move.measured import Readings
+from cpumap.move.of_machine import hold_of_machine
 from cpumap.move.predict import NOTHING, Evidence, Prediction, predict
 from cpumap.move.static import hold_static
 from cpumap.move.xsave import Components
@@ -39,6 +40,8 @@ def hold(
     """
     if arch_of(cpu.context.arch).explicit == "static":
         return hold_static(cpu, target)
+    if arch_of(cpu.context.arch).of_machine is not None:
+        return hold_of_machine(cpu, target)
     moved = adapt(cpu, source, target.source, target.machine)
     prediction = foreseen(cpu, expansion.realised, moved, target, source)
     if only is None:
@@ -64,6 +67,8 @@ def foreseen(
         return NOTHING
     if arch_of(cpu.context.arch).explicit == "static":
         return hold_static(cpu, replace(target, machine=moved.cpu.context.machine))[1]
+    if arch_of(cpu.context.arch).of_machine is not None:
+        return hold_of_machine(cpu, replace(target, machine=moved.cpu.context.machine))[1]
     return predict(
         cpu,
         realised,

@@ -251,10 +251,13 @@ def readconfig(cpu: ExplicitCpu) -> str:
 
     Config files have no group for the CPU, so each property is a `[global]` of the CPU's type.
     """
+    arch = arch_of(cpu.context.arch)
     values = {name: property_text(value) for name, value in cpu.values.items()}
+    machine = {n: value for n, value in values.items() if arch.place(n) == "-machine"}
+    values = {n: value for n, value in values.items() if n not in machine}
     if cpu.enforce:
         values[PropertyName("enforce")] = "on"
-    return filled("readconfig.cfg.j2", cpu=cpu, values=values)
+    return filled("readconfig.cfg.j2", cpu=cpu, values=values, machine=machine)
 
 
 def explicit_json(cpu: ExplicitCpu, cpu_map: CpuMap, style: Style = "plus") -> dict[str, Any]:

@@ -20,9 +20,14 @@ the version that it is held down to, and what the hypervisor's page table and in
 """
 
 
+_SAME_AS: dict[PropertyName, tuple[Value, Value]] = {_IC_MODE: ("legacy", "xics")}
+"""Machine types before 3.1 read out a value that stands for them alone (measured on 7.2: with the
+other one the device tree is the same).
+"""
+
+
 def _refused(name: PropertyName, value: Value, _realised: Properties) -> bool:
-    # machine types before 3.1 read out a value that stands for them alone
-    return name == _IC_MODE and value == "legacy"
+    return name in _SAME_AS and value == _SAME_AS[name][0]
 
 
 def _ppc64(name: str) -> Arch:
@@ -35,9 +40,11 @@ def _ppc64(name: str) -> Arch:
         host_passthrough={"kvm": "host", "tcg": "max"},
         named=OF_MACHINE,
         of_machine=OF_MACHINE,
-        judges=("realised",),
+        judges=("realised", "device tree"),
+        cpuid=False,
         defaults={_COMPAT: ""},
         refused=_refused,
+        same_as=_SAME_AS,
         threads_measured=False,
         any_feature=True,
         any_case=True,
