@@ -122,6 +122,8 @@ class Arch(Frozen):
     """Properties with a value that old machine types alone have, and nobody can name → that value,
     and the one that means the same elsewhere.
     """
+    compared: bool = True
+    """Whether two CPUs can be compared here, and what a host can enable be told."""
     threads_measured: bool = True
     """Whether it is known what several threads of a core change; tcg has none of ppc64's."""
     any_case: bool = False

@@ -48,6 +48,16 @@ def arch_of(name: str, where: str = "") -> Arch:
     return _BY_NAME[name]
 
 
+def must_compare(name: str, where: str = "") -> None:
+    """Nothing, where CPUs of this architecture can be compared. Errors: `ArchitectureError`."""
+    if not arch_of(name, where).compared:
+        raise ArchitectureError(
+            f"what a host or a QEMU can enable of {name} CPUs is not known here; `diff` tells two"
+            " of them apart, and `verify` tries one",
+            where,
+        )
+
+
 def is_of_machine(name: str) -> bool:
     """Whether it is an option of `-machine` that says something of the CPU, on any architecture."""
     return any(arch.of_machine and arch.of_machine.fullmatch(name) for arch in ARCHES)

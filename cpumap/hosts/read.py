@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from cpumap.arch.known import DEFAULT, arch_of
+from cpumap.arch.known import DEFAULT, must_compare
 from cpumap.arch.x86.cpuid_formats import cpudata, is_records, read_cpuid
 from cpumap.arch.x86.instlat import is_instlat
 from cpumap.cpu.host import Cpu, HostCpu, Identity, ThisMachine
@@ -39,7 +39,7 @@ def read_cpus(data: bytes | str | Document, cpu_map: CpuMap, *, name: str = "<st
     cpus = _read(data, cpu_map, name)
     for cpu in cpus:
         if cpu.arch is not None:
-            arch_of(cpu.arch, cpu.where)
+            must_compare(cpu.arch, cpu.where)
     return cpus
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from cpumap.arch.known import arch_of
+from cpumap.arch.known import arch_of, must_compare
 from cpumap.cpu.bits import CpuidBits
 from cpumap.cpu.expansion import Context, CpuModel, Definition
 from cpumap.cpu.host import UNKNOWN_MACHINE, MadeCpu, ThisMachine
@@ -111,6 +111,7 @@ def available(
     `SourceError`, also from a recording made under KVM, which holds no host.
     """
     source, cpu_map = platform.source, platform.cpu_map
+    must_compare(arch_of(source.arch).name)
     name = find_machine(source, platform.machine).name
     shown = _shown(source, name)
     features, refused = _features(source, name, shown) if source.makes_cpus else (shown, ())

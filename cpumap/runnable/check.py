@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
-from cpumap.arch.known import arch_of
+from cpumap.arch.known import arch_of, must_compare
 from cpumap.cpu.expansion import Context, CpuModel, Expansion
 from cpumap.cpu.host import UNKNOWN_MACHINE, ThisMachine
 from cpumap.cpu.names import Property, PropertyName, Value
@@ -87,6 +87,7 @@ def check(
     `UnknownNameError` for a model or machine type nobody knows, `InputError` for a recording
     without a host where one is needed, `SourceError`.
     """
+    must_compare(arch_of(platform.source.arch).name, request.where)
     found = check_features(request, platform, host=host, here=here)
     if found.refused:
         return found

@@ -44,9 +44,8 @@ def test_names_of_libvirts_and_of_qemus() -> None:
 
 
 def test_each_architecture_has_a_name_of_its_own() -> None:
-    assert (
-        len({arch.name for arch in ARCHES}) == len({arch.target for arch in ARCHES}) == len(ARCHES)
-    )
+    assert len({arch.name for arch in ARCHES}) == len(ARCHES)
+    assert {arch.target for arch in ARCHES} >= {"x86_64", "i386", "s390x", "ppc64"}
 
 
 def test_who_runs_whom() -> None:
@@ -150,7 +149,7 @@ COMMANDS = {
 def test_another_architectures_guest_is_refused(
     command: str, cpu: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One sentence that names both, before anything is asked of anybody."""
+    """One sentence that names it, before anything is asked of anybody."""
     files = {"FILE": tmp_path / "guest.xml", "HOST": tmp_path / "host.xml"}
     files["FILE"].write_bytes(domain(cpu=cpu, kind="kvm" if cpu == PASSTHROUGH else "qemu"))
     files["HOST"].write_text("<cpu><arch>x86_64</arch><model>Haswell</model></cpu>")
@@ -159,6 +158,7 @@ def test_another_architectures_guest_is_refused(
     captured = capsys.readouterr()
     assert not captured.out
     assert re.fullmatch(
-        r"cpumap: \S+guest\.xml:\d: the CPU is one of riscv64, and .+ is x86_64(, \w+)*\n",
+        r"cpumap: \S+guest\.xml:\d: (the CPU is one of riscv64, and .+ is x86_64"
+        r"|no CPU of architecture riscv64 can be made explicit, compared or held)\n",
         captured.err,
     )

@@ -190,3 +190,28 @@ def test_what_old_machine_types_cannot_name_is_named_elsewhere(
     )
     assert (code, out) == (1, "")
     assert "cannot stay the same" in err
+
+
+@pytest.mark.parametrize("command", ["compare GUEST GUEST", "baseline GUEST", "update GUEST GUEST"])
+def test_what_cannot_be_told_is_refused_in_one_sentence(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    guest = _file(tmp_path, _domain())
+    code, out, err = run(capsys, *command.replace("GUEST", guest).split())
+    assert (code, out) == (2, "")
+    assert "can enable of ppc64 CPUs is not known here" in err
+
+
+@pytest.mark.live
+@pytest.mark.needs("qemu-ppc64-7.2")
+@pytest.mark.parametrize("command", ["check GUEST", "host --accel tcg"])
+def test_what_its_qemu_cannot_tell_is_refused_in_one_sentence(
+    command: str,
+    other_qemus: Mapping[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = command.replace("GUEST", _file(tmp_path, _domain())).split()
+    code, out, err = run(capsys, *words, "--qemu", str(other_qemus["ppc64-7.2"]))
+    assert (code, out) == (2, "")
+    assert "can enable of ppc64 CPUs is not known here" in err

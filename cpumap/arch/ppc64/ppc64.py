@@ -45,6 +45,7 @@ def _ppc64(name: str) -> Arch:
         defaults={_COMPAT: ""},
         refused=_refused,
         same_as=_SAME_AS,
+        compared=False,
         threads_measured=False,
         any_feature=True,
         any_case=True,
