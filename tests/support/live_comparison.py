@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from cpumap.arch.known import PER_INSTANCE
+from cpumap.arch.known import PER_INSTANCE, arch_of
 from cpumap.cpu.expansion import CpuModel
 from cpumap.cpu.names import Value
 from cpumap.cpu.request import machine_topology
@@ -148,4 +148,5 @@ def realised(
     words[place] += ",x-force-features=on"
     start = ["-machine", f"{machine},accel=tcg", "-smp", smp, *words]
     with Session.start(platform.source.binary, start, timeout=TIMEOUT) as session:
-        return {str(name): value for name, value in read_realised(session).properties.items()}
+        found = read_realised(session, arch_of(platform.source.arch))
+        return {str(name): value for name, value in found.properties.items()}
