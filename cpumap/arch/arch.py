@@ -10,7 +10,7 @@ from typing import Literal
 from cpumap.arch.groups import Groups
 from cpumap.cpu.expansion import ExpansionType
 from cpumap.cpu.frozen import Frozen
-from cpumap.cpu.machine_type import release
+from cpumap.cpu.machine_type import machine_type, release
 from cpumap.cpu.names import Accel, FeatureName, Property, PropertyName, Value
 from cpumap.cpu.request import CpuRequest
 from cpumap.cpu.topology import Topology
@@ -186,6 +186,18 @@ class Arch(Frozen):
     """Names that stand for several features."""
     deprecated: frozenset[PropertyName] = frozenset()
     """Features that machines to come will not have; QEMU warns of them."""
+    plus_minus: bool = True
+    """Whether QEMU takes `+feature` and `-feature`."""
+    overruled: Mapping[PropertyName, str] | None = None
+    """Properties that machine types up to this release set themselves, whatever `-cpu` says."""
+    independent: frozenset[PropertyName] = frozenset()
+    """Properties that change no other one."""
+    libvirt_features: frozenset[FeatureName] | None = None
+    """With `any_feature`: the features that libvirt has words for all the same; None: any."""
+    policies: Literal["refused", "dropped"] = "refused"
+    """With `any_feature`: what libvirt does to policy optional; where it drops it, match='minimum'
+    counts as exact.
+    """
     cpuid: bool = True
     """Whether guests read their CPU by CPUID."""
     models_under_kvm: str = ""
@@ -241,6 +253,11 @@ class Arch(Frozen):
             for feature in self.with_threads
             if release(feature.since) <= here and vendor not in feature.unless_vendor
         )
+
+    def is_overruled(self, name: PropertyName, machine: str) -> bool:
+        """Whether the machine type sets the property itself."""
+        last, known = (self.overruled or {}).get(name), machine_type(machine).release
+        return last is not None and known is not None and known <= release(last)
 
     @property
     def of_any_accel(self) -> bool:

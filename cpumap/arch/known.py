@@ -5,6 +5,7 @@ A new architecture is a module beside this one and its place in `ARCHES`.
 
 from __future__ import annotations
 
+from cpumap.arch.aarch64.aarch64 import AARCH64
 from cpumap.arch.arch import Arch
 from cpumap.arch.ppc64.ppc64 import PPC64, PPC64LE
 from cpumap.arch.s390x.s390x import S390X
@@ -12,7 +13,7 @@ from cpumap.arch.x86.x86 import I686, X86_64
 from cpumap.cpu.names import PropertyName
 from cpumap.errors import ArchitectureError
 
-ARCHES: tuple[Arch, ...] = (X86_64, I686, S390X, PPC64LE, PPC64)
+ARCHES: tuple[Arch, ...] = (X86_64, I686, S390X, AARCH64, PPC64LE, PPC64)
 
 
 DEFAULT = X86_64

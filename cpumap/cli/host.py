@@ -13,6 +13,7 @@ from cpumap.cpu.expansion import CpuModel
 from cpumap.cpu.host import UNKNOWN_MACHINE
 from cpumap.cpu.names import Accel
 from cpumap.cpu.request import CpuRequest
+from cpumap.errors import InputError
 from cpumap.hosts.facts import machine_json
 from cpumap.hosts.this_machine import this_machine
 from cpumap.libvirt.cpu_map.map import CpuMap
@@ -61,6 +62,10 @@ def _tell(arguments: argparse.Namespace) -> None:
         if arch_of(source.arch).explicit == "static":
             put(_static_host(arguments, source))
             return
+        if not arch_of(source.arch).cpuid:
+            raise InputError(
+                f"QEMU does not say what hosts of {source.arch} can give", source.label
+            )
         here = this_machine(cpu_map) if source.starts_guests else UNKNOWN_MACHINE
         platform = Platform(source, cpu_map, arguments.machine)
         found = available(platform, here, made=True)

@@ -15,6 +15,7 @@ from cpumap.cli.columns import columns
 from cpumap.cli.sourcing import accel_of, add_source_options, open_cpu_map, source_for, start_qemu
 from cpumap.cpu.expansion import CpuModel, Definition, Expansion, Machine
 from cpumap.cpu.request import CpuRequest
+from cpumap.errors import InputError
 from cpumap.pin.expand import expand
 from cpumap.pin.resolve import Choices, resolve
 from cpumap.pin.write import readconfig
@@ -70,6 +71,9 @@ def run_expand(arguments: argparse.Namespace) -> int:
             must_realise=False,
         )
     static = arguments.type == "static"
+    arch = arch_of(expansion.context.arch)
+    if static and "static" not in arch.expansions:
+        raise InputError(f"QEMU has no static expansion of {arch.name} CPUs", arguments.model)
     props = expansion.static if static else expansion.full
     put(
         json_text(

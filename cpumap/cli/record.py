@@ -14,6 +14,7 @@ from cpumap.errors import InputError
 from cpumap.proof.measure import measure
 from cpumap.sources.live import QemuSource
 from cpumap.sources.record import record, recording_text
+from cpumap.sources.record_realised import record_realised
 from cpumap.sources.record_static import record_static
 from cpumap.sources.recorded import RecordedSource
 from cpumap.sources.recordings import recording_name, recording_of, user_directory
@@ -82,6 +83,8 @@ def run_record(arguments: argparse.Namespace) -> int:
         source = closing.enter_context(QemuSource(arguments.qemu, arguments.accel))
         if source.kind.explicit == "static":
             stored = record_static(source, progress)
+        elif not source.kind.expansions:
+            stored = record_realised(source, progress)
         else:
             stored = record(source, _reference(arguments, source, closing), progress)
         if arguments.guest:

@@ -71,7 +71,14 @@ class _Nothing(Frozen):
 def map_for(cpu_map: CpuMap, arch: Arch) -> CpuMap:
     """The map for CPUs of this architecture: the one given, or that libvirt passes any name on."""
     if arch.any_feature and not cpu_map.any_name:
-        return CpuMap(arch.name, cpu_map.path, _Nothing(), cpu_map.words, any_name=True)
+        return CpuMap(
+            arch.name,
+            cpu_map.path,
+            _Nothing(),
+            cpu_map.words,
+            any_name=True,
+            only=arch.libvirt_features,
+        )
     return cpu_map
 
 

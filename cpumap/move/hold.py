@@ -16,6 +16,7 @@ from cpumap.move.adapt import Adapted, adapt
 from cpumap.move.measured import Readings
 from cpumap.move.of_machine import hold_of_machine
 from cpumap.move.predict import NOTHING, Evidence, Prediction, predict
+from cpumap.move.realised import hold_realised
 from cpumap.move.static import hold_static
 from cpumap.move.xsave import Components
 from cpumap.sources.kept_readings import readings_kept
@@ -42,6 +43,8 @@ def hold(
         return hold_static(cpu, target)
     if arch_of(cpu.context.arch).of_machine is not None:
         return hold_of_machine(cpu, target)
+    if not arch_of(cpu.context.arch).cpuid:
+        return hold_realised(cpu, target)
     moved = adapt(cpu, source, target.source, target.machine)
     prediction = foreseen(cpu, expansion.realised, moved, target, source)
     if only is None:
@@ -65,10 +68,13 @@ def foreseen(
     """
     if cpu.context.whose.is_same(moved.cpu.context.whose):
         return NOTHING
+    there = replace(target, machine=moved.cpu.context.machine)
     if arch_of(cpu.context.arch).explicit == "static":
-        return hold_static(cpu, replace(target, machine=moved.cpu.context.machine))[1]
+        return hold_static(cpu, there)[1]
     if arch_of(cpu.context.arch).of_machine is not None:
-        return hold_of_machine(cpu, replace(target, machine=moved.cpu.context.machine))[1]
+        return hold_of_machine(cpu, there)[1]
+    if not arch_of(cpu.context.arch).cpuid:
+        return hold_realised(cpu, there)[1]
     return predict(
         cpu,
         realised,

@@ -7,7 +7,8 @@ this: refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 
 from cpumap.arch.arch import Arch
 from cpumap.arch.known import DEFAULT, arch_of, must_run
@@ -45,7 +46,7 @@ def libvirt_cpu_args(request: CpuRequest, platform: Platform) -> tuple[str, ...]
     arch = arch_of(platform.source.arch)
     must_run(platform.source.arch, request.arch, platform.source.label, request.where)
     refuse_policies(request, arch)
-    _refuse_unsupported(request, platform.cpu_map)
+    _refuse_unsupported(request, platform.cpu_map, arch)
     model = _model(request, arch, platform)
     if request.mode == "custom":
         _refuse_unknown_model(request, platform)
@@ -81,7 +82,7 @@ def _model(request: CpuRequest, arch: Arch, platform: Platform) -> str:
     return request.model or default_model(platform.machine_for(request), arch)
 
 
-def _refuse_unsupported(request: CpuRequest, cpu_map: CpuMap) -> None:
+def _refuse_unsupported(request: CpuRequest, cpu_map: CpuMap, arch: Arch) -> None:
     """The refusals of libvirt's QEMU driver that depend on the request alone."""
     for reason in (
         topology_refused(request),
@@ -101,15 +102,15 @@ def _refuse_unsupported(request: CpuRequest, cpu_map: CpuMap) -> None:
             f"CPU mode 'host-passthrough' for {request.arch or DEFAULT.name} qemu domain on "
             f"{request.arch or DEFAULT.name} host is not supported by hypervisor",
         )
-    _refuse_host_dependent(request)
+    _refuse_host_dependent(request, arch)
 
 
-def _refuse_host_dependent(request: CpuRequest) -> None:
+def _refuse_host_dependent(request: CpuRequest, arch: Arch) -> None:
     if request.mode == "host-model":
         raise _refusal(
             request, "mode 'host-model' depends on the host: update it against one first"
         )
-    if request.mode != "custom":
+    if request.mode != "custom" or (arch.any_feature and arch.policies == "dropped"):
         return
     if request.match == "minimum":
         raise _refusal(request, "match 'minimum' depends on the host: update it against one first")
@@ -206,9 +207,16 @@ def _feature_pieces(request: CpuRequest, platform: Platform) -> Iterator[str]:
         lost = lost_by(request.model, cpu_map.words or words_of())
         gone = {*cpu_map.model(request.model).removed, *lost}
         states |= dict.fromkeys(sorted(gone - mentioned), False)
+    if _vector_length_on(states) and "sve" not in states:
+        states[FeatureName("sve")] = True
     for name, on in states.items():
         if on or cpu_map.any_name or _known(name, request, platform):
             yield f"{cpu_map.property_of(name)}={'on' if on else 'off'}"
+
+
+def _vector_length_on(states: Mapping[FeatureName, bool]) -> bool:
+    """Whether a vector length of aarch64 is asked for; libvirt adds `sve` then."""
+    return any(on and re.fullmatch(r"sve\d+", name) for name, on in states.items())
 
 
 def _known(name: FeatureName, request: CpuRequest, platform: Platform) -> bool:

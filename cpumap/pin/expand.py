@@ -123,11 +123,13 @@ def refuse_policies(request: CpuRequest, arch: Arch) -> None:
     if not (arch.any_feature and request.by_libvirt and request.mode == "custom"):
         return
     at = f"{request.where}: " if request.where else ""
-    if request.match == "minimum":
+    if request.match == "minimum" and arch.policies == "refused":
         raise ResolveError(f"{at}libvirt refuses this: match mode minimum not supported")
     for feature in request.features:
-        if feature.policy in ("optional", "forbid"):
-            line = f"{request.where.rpartition(':')[0]}:{feature.line}: " if at else ""
+        line = f"{request.where.rpartition(':')[0]}:{feature.line}: " if at else ""
+        if arch.libvirt_features is not None and feature.name not in arch.libvirt_features:
+            raise UnknownNameError(f"{line}libvirt knows no {arch.name} CPU feature {feature.name}")
+        if feature.policy in ("optional", "forbid") and arch.policies == "refused":
             raise ResolveError(
                 f"{line}libvirt refuses policy '{feature.policy}': only cpu feature policies "
                 f"'require' and 'disable' are supported for {feature.name}"
@@ -231,6 +233,8 @@ def requested_properties(request: CpuRequest, cpu_map: CpuMap, arch: Arch) -> It
     for feature in request.features:
         if request.by_libvirt and feature.name in NEVER_PASSED:
             continue
+        if feature.policy == "optional" and arch.any_feature:
+            continue  # libvirt passes nothing on
         yield Property(
             cpu_map.property_of(feature.name),
             feature.policy in ON,

@@ -101,7 +101,11 @@ def resolve(
             p.name
             for p in chosen
             if isinstance(p.value, bool)
-            and (p.name in expansion.static or arch.explicit == "static")
+            and (
+                p.name in expansion.static
+                or arch.explicit == "static"
+                or p.name in (arch.libvirt_features or ())
+            )
         ),
         enforce=arch.enforce
         and not (
@@ -293,7 +297,7 @@ def _standing_on(expansion: Expansion, choices: Choices, named: _Named) -> str:
     if arch.explicit == "static":
         return expansion.static_model
     name = expansion.model.name
-    if choices.pin != "custom" and name not in arch.host_models:
+    if choices.pin != "custom" and (arch.bare is None or name not in arch.host_models):
         return name
     if kept := _kept_for_caches(expansion, arch, choices.base or arch.bare or ""):
         named.notes.append(kept)

@@ -49,8 +49,8 @@ _VENDOR = PropertyName("vendor")
 
 def explicit_arguments(cpu: ExplicitCpu, style: Style = "plus") -> list[str]:
     """QEMU's arguments for an explicit CPU, `enforce` with them unless it must be left out."""
-    plus = cpu.features if style == "plus" else frozenset()
     arch = arch_of(cpu.context.arch)
+    plus = cpu.features if style == "plus" and arch.plus_minus else frozenset()
     inside = {n: value for n, value in cpu.values.items() if arch.place(n) == "-cpu"}
     outside = {n: value for n, value in cpu.values.items() if n not in inside}
     beside, machine = _placed(outside, arch)

@@ -79,20 +79,20 @@ def _stored(
     }
     features = sorted({name for answer in shown.values() for name in answer.props})
     possible = _possible(source, newest, bases, features, progress)
-    like_base = _nearest(possible)
+    like_base = nearest_models(possible)
     facts = {
         machine: {model: _static_facts(model, answer) for model, answer in found.items()}
         for machine, found in answers.static.items()
     }
-    like = _nearest(facts[newest])
-    tables = _tables(facts)
+    like = nearest_models(facts[newest])
+    tables = same_tables(facts)
     return {
         "schema": SCHEMA,
         "qemu": source.version,
         "package": source.build().package,
         "arch": source.arch,
         "accel": source.accel,
-        "machines": {m.name: _machine_facts(m, tables) for m in machines},
+        "machines": {m.name: machine_facts(m, tables) for m in machines},
         "refused": answers.refused,
         "features": features,
         "lacking": _lacking(source, answers.definitions[newest]),
@@ -141,7 +141,7 @@ def _lacking(source: QemuSource, definitions: Iterable[Definition]) -> list[Prop
     return sorted(source.kind.groups.named(source.kind.groups.singles(named)))
 
 
-def _nearest(models: Mapping[str, Facts]) -> dict[str, str | None]:
+def nearest_models(models: Mapping[str, Facts]) -> dict[str, str | None]:
     """Model → the one before it, by what there is to say of them, that it differs least from."""
     found: dict[str, str | None] = {}
     for name in sorted(models, key=lambda model: (len(models[model]), model)):
@@ -151,7 +151,7 @@ def _nearest(models: Mapping[str, Facts]) -> dict[str, str | None]:
     return found
 
 
-def _tables(facts: Mapping[str, ByModel]) -> dict[str, str]:
+def same_tables(facts: Mapping[str, ByModel]) -> dict[str, str]:
     """Machine type → the first machine type that shows exactly the same CPUs."""
     seen: dict[str, str] = {}
     return {
@@ -160,7 +160,7 @@ def _tables(facts: Mapping[str, ByModel]) -> dict[str, str]:
     }
 
 
-def _machine_facts(machine: Machine, tables: Mapping[str, str]) -> Facts:
+def machine_facts(machine: Machine, tables: Mapping[str, str]) -> Facts:
     facts: Facts = {"table": tables.get(machine.name), "cpu_max": machine.cpu_max}
     facts |= {"alias": machine.alias} if machine.alias else {}
     facts |= {"default_cpu": machine.default_cpu} if machine.default_cpu else {}

@@ -45,6 +45,17 @@ def require_static(stored: Shaped) -> None:
     _layer(stored.key("definition"), like, _DEFINED)
 
 
+def require_realised(stored: Shaped) -> None:
+    """The same for a recording of realised CPUs."""
+    for name in ("qemu", "arch"):
+        _ = stored.key(name).text
+    stored.key("accel").among(("kvm", "tcg"))
+    _ = stored.key("types").texts
+    for entry in stored.key("machines").members():
+        _machine(entry)
+    _layer(stored.key("realised"), _like(stored.key("like")), _PROPERTIES)
+
+
 _MACHINE = {"alias": str | None, "default_cpu": str | None, "deprecated": bool, "is_default": bool}
 
 

@@ -56,10 +56,14 @@ class CpuMap(Frozen):
 
     any_name: bool = False
     """Whether libvirt knows no names of this architecture's CPUs and passes on any."""
+    only: frozenset[FeatureName] | None = None
+    """With `any_name`: the features that it passes on, if not any."""
 
     def has_feature(self, name: FeatureName) -> bool:
         """Whether libvirt has a word for the feature."""
-        return self.any_name or name in self.aliases
+        if self.any_name:
+            return self.only is None or name in self.only
+        return name in self.aliases
 
     def has_model(self, name: str) -> bool:
         """Whether libvirt has a word for the model."""
