@@ -37,6 +37,7 @@ from cpumap.proof.diff import CpuDifference, diff
 from cpumap.proof.difference import PropertyDifference
 from cpumap.proof.verify import JudgedPlace, Judgement, Verification, verify
 from cpumap.proof.verify_of_machine import verify_of_machine
+from cpumap.proof.verify_realised import verify_realised
 from cpumap.proof.verify_static import verify_static
 from cpumap.qemu.cpu_option import parse_cpu_option
 from cpumap.runnable.check import at_start, unavailable_in
@@ -115,7 +116,7 @@ def _stopped(
     """Machine type → what libvirt's full check of the document, as it is, finds there."""
     found: dict[str, str] = {}
     arch = arch_of(target.arch)
-    if arch.explicit == "static" or arch.of_machine is not None:
+    if not arch.cpuid or arch.of_machine is not None:
         return found  # libvirt checks none
     for machine in machines:
         try:
@@ -142,6 +143,8 @@ def _verified(
         return verify_static(cpu, expansion, platform, places)
     if arch_of(cpu.context.arch).of_machine is not None:
         return verify_of_machine(cpu, expansion, platform, source, places)
+    if not arch_of(cpu.context.arch).cpuid:
+        return verify_realised(cpu, expansion, platform, places)
     sources = [platform.source, *(target for target, _ in places[:1])]
     only = changing_properties(cpu, sources) if arguments.compact else None
     return verify(cpu, expansion, platform, places, only=only)

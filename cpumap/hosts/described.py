@@ -140,6 +140,9 @@ def known_to(source: Source, machine: str | None) -> frozenset[PropertyName]:
     """The CPU properties that the source's QEMU has under this machine type, on any model."""
     name = find_machine(source, machine).name
     model = arch_of(source.arch).bare or source.definitions(name)[0].name
+    if "full" not in arch_of(source.arch).expansions:
+        most = CpuModel(arch_of(source.arch).maximum)
+        return frozenset(source.realise(name, most).properties)
     return frozenset(source.expand(name, CpuModel(model), "full").props)
 
 

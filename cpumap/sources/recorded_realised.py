@@ -12,6 +12,7 @@ from cpumap.cpu.expansion import CpuModel, Definition, ExpansionType, Machine, R
 from cpumap.cpu.names import Accel, PropertyName, Value
 from cpumap.cpu.vendors import vendor_among
 from cpumap.errors import SourceError, UnknownNameError
+from cpumap.qemu.arguments import property_text
 from cpumap.sources.layers import Layer
 from cpumap.sources.source import Source
 
@@ -83,8 +84,8 @@ class RecordedRealised(Source):
                 continue
             if name not in self.kind.independent:
                 raise UnknownNameError(
-                    f"{self.label} does not say what else changes with {name}={value}: name a"
-                    " --qemu"
+                    f"{self.label} does not say what else changes with {name}="
+                    f"{property_text(value)}: name a --qemu"
                 )
             properties[name] = value
         return Realised(properties)
