@@ -107,6 +107,8 @@ def _fallen(
     source: Source, machine: str, model: CpuModel, realised: Realised
 ) -> frozenset[PropertyName]:
     """What QEMU switches off with the unavailable features: those which depend on them."""
+    if arch_of(source.arch).explicit == "static":
+        return frozenset()  # QEMU makes what was asked for, or nothing
     gone = [PropertyName(name) for name in realised.filtered]
     if not gone or not source.makes_cpus:
         return frozenset()

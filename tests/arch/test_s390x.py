@@ -173,7 +173,7 @@ def test_deprecated_features_are_switched_off_on_demand(
             ).replace("kimd-sha-512", min(S390X.groups.members[PropertyName("msa5")])),
             "msa5",
         ),
-        ("<cpu mode='host-passthrough'/>", "means the host's CPU"),
+        ("<cpu mode='host-passthrough'/>", "whatever its host has"),
         ("<cpu mode='host-model'/>", "host-model"),
     ],
 )
