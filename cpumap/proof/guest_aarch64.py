@@ -87,10 +87,10 @@ def _readings(text: str) -> Iterator[tuple[str, int | None]]:
     for line in text.splitlines():
         match = _LINE.fullmatch(line)
         if match:
-            yield register_name(int(match[1], 16)), None if match[2] == "-" else int(match[2], 16)
+            yield _register(int(match[1], 16)), None if match[2] == "-" else int(match[2], 16)
 
 
-def register_name(number: int) -> str:
+def _register(number: int) -> str:
     """What the probe's number stands for."""
     if number in _NAMES:
         return _NAMES[number]
