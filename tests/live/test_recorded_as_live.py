@@ -104,3 +104,19 @@ def test_what_is_refused(qemu: Path, name: str, value: Value) -> None:
         live.realise(machine, model)
     with pytest.raises(UnknownNameError, match=name):
         recorded.realise(machine, model)
+
+
+@pytest.mark.parametrize("bits", [32, 33, 35, 36])
+def test_room_for_addresses(qemu: Path, bits: int) -> None:
+    live, recorded = pair(qemu)
+    model = CpuModel("Nehalem", {PropertyName("phys-bits"): bits})
+    names = [machine.name for machine in recorded.machines()]
+    machine = next(name for name in names if name.startswith("pc-q35-"))
+    with live:
+        try:
+            recorded.realise(machine, model)
+        except UnknownNameError:
+            with pytest.raises(CpumapError):
+                live.realise(machine, model)
+        else:
+            assert live.version.startswith("5.") or live.realise(machine, model)

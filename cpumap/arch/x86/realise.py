@@ -62,6 +62,14 @@ among its features.
 """
 
 
+ROOM_FOR_DEVICES = 36
+"""Address bits that q35 needs with little memory, as 7.2 to 11.1 say when they refuse fewer."""
+
+
+NARROW_UNTIL = (7, 2, 99)
+"""The last releases that take 32 bits nevertheless; 8.2 refuses them."""
+
+
 _RANGES: Mapping[str, tuple[int, int]] = {
     "family": (0, 270),
     "model": (0, 255),
@@ -103,7 +111,12 @@ def _phys_bits_refusal(value: int, now: Properties, release: tuple[int, ...]) ->
     if now.get(_LM) is False:
         return "is not user-configurable in 32 bit"
     low, high = _RANGES["phys-bits"]
-    return "" if low <= value <= high else f"must be between {low} and {high}"
+    if not low <= value <= high:
+        return f"must be between {low} and {high}"
+    narrow = low < value or release > NARROW_UNTIL
+    if narrow and value < ROOM_FOR_DEVICES:
+        return "is too low for the addresses of a q35 machine's devices"
+    return ""
 
 
 def realised(now: Properties, given: Properties, release: tuple[int, ...]) -> Properties:
