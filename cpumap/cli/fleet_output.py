@@ -97,12 +97,12 @@ class Display:
         """Shows what became of these."""
         for item in group:
             self._count(item.outcome)
-            if item.content is not None and item.outcome.status == "converted":
-                self._show_change(item.source.name, item.old, item.content)
             if self._form == "json":
-                self._show_json(item.outcome)
-            else:
-                self._show_line(item.outcome)
+                self._show_json(item)
+                continue
+            if _is_change(item):
+                self._show_change(item.source.name, item.old, item.content or b"")
+            self._show_line(item.outcome)
         if self._bar is not None:
             done = sum(self.outcomes.values())
             rate = f"{done / (time.monotonic() - self._started):.0f} a second"
@@ -172,7 +172,8 @@ class Display:
                 plain(line), markup=False, highlight=False, emoji=False, soft_wrap=True
             )
 
-    def _show_json(self, outcome: Outcome) -> None:
+    def _show_json(self, item: Converted) -> None:
+        outcome = item.outcome
         first = sum(self.outcomes.values()) == 1
         put('{"schema": "cpumap.convert/1", "files": [\n' if first else ",\n")
         entry = {
@@ -180,8 +181,20 @@ class Display:
             "status": outcome.status,
             "reason": outcome.reason,
             "notes": outcome.notes,
+            **(self._change_json(item) if _is_change(item) else {}),
         }
         put(json.dumps({key: value for key, value in entry.items() if value}, ensure_ascii=False))
+
+    def _change_json(self, item: Converted) -> dict[str, str]:
+        """What --stat and --diff say of this document."""
+        change = (item.source.name, item.old, item.content or b"")
+        said: dict[str, str] = {}
+        if self._shows.stat:
+            said["stat"] = stat_line(*change)
+        if self._shows.diff:
+            lines = diff_lines(*change)
+            said["diff"] = "".join(lines if self._shows.diff == "full" else folded(lines))
+        return said
 
     def _show_change(self, name: str, old: bytes, new: bytes) -> None:
         if self._shows.stat:
@@ -213,6 +226,10 @@ class Display:
         )
         self._bar = self._stack.enter_context(bar)
         self._task = self._bar.add_task("", total=_total(self._paths), rate="")
+
+
+def _is_change(item: Converted) -> bool:
+    return item.content is not None and item.outcome.status == "converted"
 
 
 def _without_place(outcome: Outcome) -> str:

@@ -227,6 +227,15 @@ def _attributes(path: Path) -> dict[str, bytes]:
     return {name: os.getxattr(path, name) for name in os.listxattr(path)}
 
 
+def test_json_with_a_diff_is_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = stored(tmp_path, {"a.xml": small(), "b.xml": b"<domain"})
+    assert convert(directory, "--dry-run", "--diff=full", "--stat", "--format", "json") == 2
+    changed, failed = json.loads(capsys.readouterr().out)["files"]
+    assert changed["diff"].startswith(f"--- a/{directory}/a.xml\n+++ b/{directory}/a.xml\n@@ ")
+    assert changed["stat"].startswith(f"{directory}/a.xml | +")
+    assert "diff" not in failed and "stat" not in failed
+
+
 def test_diff_and_dry_run_write_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     directory = stored(tmp_path, {"a.xml": small()})
     assert convert(directory, "--diff=full") == 0
