@@ -133,9 +133,13 @@ def test_each_schema_that_is_named_has_a_file() -> None:
 
 @pytest.mark.live
 def test_what_guests_read(qemu: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    listed = _answer(("machines", "--qemu", str(qemu), *TCG), capsys)["machines"]
+    numbered = [re.fullmatch(r"pc-q35-(\d+)\.(\d+)", entry["name"]) for entry in listed]
+    types = sorted((int(found[1]), int(found[2]), found[0]) for found in numbered if found)
+    oldest, newest = f"Haswell@{types[0][2]}", f"Haswell@{types[-1][2]}"
     for words in (
-        ("verify", EMULATED, "--qemu", str(qemu), *TCG, "--target-machine", "pc-q35-7.2"),
-        ("diff", "Haswell@pc-q35-2.4", "Haswell@pc-q35-7.2", "--qemu", str(qemu), *TCG, "--guest"),
+        ("verify", EMULATED, "--qemu", str(qemu), *TCG, "--target-machine", types[-1][2]),
+        ("diff", oldest, newest, "--qemu", str(qemu), *TCG, "--guest"),
         ("host", "--qemu", str(qemu), *TCG),
     ):
         answer = _answer(words, capsys)
