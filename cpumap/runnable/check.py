@@ -13,7 +13,7 @@ from cpumap.cpu.host import UNKNOWN_MACHINE, ThisMachine
 from cpumap.cpu.names import Property, PropertyName, Value
 from cpumap.cpu.origin import OPTIONAL, Origin, origin
 from cpumap.cpu.request import OWN_CPU, CpuRequest
-from cpumap.errors import InputError, SourceError
+from cpumap.errors import SourceError
 from cpumap.hosts.described import (
     DescribedHost,
     asked_of,
@@ -84,8 +84,8 @@ def check(
     host-model, match='minimum' and optional features are resolved against `host` first, as libvirt
     does; host-model without one means the host that the source runs on.
     `here` is the machine that the source runs on, for who lacks a feature. Errors:
-    `UnknownNameError` for a model or machine type nobody knows, `InputError` for a recording
-    without a host where one is needed, `SourceError`.
+    `UnknownNameError` for a model or machine type nobody knows, `SourceError`. A recording made
+    under KVM holds no host: without `host`, nothing is proven runnable on it.
     """
     must_compare(arch_of(platform.source.arch).name, request.where)
     found = check_features(request, platform, host=host, here=here)
@@ -117,10 +117,7 @@ def check_features(
     unfit = topology_refused(request) or refused_by_rule(request, machine, source)
     if unfit:
         return Checked(context, request.model or request.mode or "default", refused=unfit)
-    if host is None and source.accel == "kvm" and not source.own_host:
-        raise InputError(
-            f"{source.label} was recorded under KVM and holds no host: name one with --host"
-        )
+    hostless = host is None and source.accel == "kvm" and not source.own_host
     platform = replace(platform, machine=name)
     if host is not None:
         host = for_accel(host, source.accel)
@@ -137,7 +134,19 @@ def check_features(
         found,
         missing=missing,
         forbidden=forbidden_there(known, platform, context, host),
-        unproven="; ".join(filter(None, (found.unproven, unproven_by_rule(request, machine)))),
+        unproven="; ".join(
+            filter(
+                None,
+                (
+                    f"{source.label} was recorded under KVM and holds no host (--host FILE)"
+                    if hostless
+                    else "",
+                    found.unproven,
+                    unproven_by_rule(request, machine),
+                ),
+            )
+        ),
+        hostless=hostless,
     )
     return replace(found, warnings=(*found.warnings, *warned_of_start(request, found)))
 

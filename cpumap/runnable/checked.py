@@ -41,6 +41,9 @@ class Checked:
     undescribed: tuple[Lack, ...] = ()
     """Features asked for of which the host's description does not say whether guests get them."""
 
+    hostless: bool = False
+    """Whether nobody said on which host: what that lacks is not known."""
+
     @property
     def stopped(self) -> bool:
         """Whether something is known to keep the guest from having exactly this CPU."""
@@ -50,7 +53,7 @@ class Checked:
     @property
     def runnable(self) -> bool:
         """Whether the guest is known to start with exactly the CPU that was asked for."""
-        return not self.stopped and not self.undescribed
+        return not (self.stopped or self.undescribed or self.hostless)
 
     @property
     def enforce_fails(self) -> bool:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from cpumap.arch.known import arch_of, is_known
+from cpumap.arch.known import ARCHES, arch_of, is_known
 from cpumap.cpu.build import Build
 from cpumap.cpu.frozen import Frozen
 from cpumap.cpu.machine_type import Release, release
@@ -107,9 +107,23 @@ def find_recording(wanted: str, accel: Accel, arch: str = "x86_64") -> Path:
             if match and _is_meant(found, match["release"], match["whose"]):
                 return found.path
     have = ", ".join(dict.fromkeys(found.name for found in recordings(accel, arch)))
+    elsewhere = _other_architectures(arch, match)
+    other = f"; it is recorded for {' and '.join(elsewhere)}" if elsewhere else ""
     raise UnknownNameError(
-        f"no recording of QEMU {wanted} for {arch} and {accel}; there are {have or 'none'}"
+        f"no recording of QEMU {wanted} for {arch} and {accel}; there are {have or 'none'}{other}"
     )
+
+
+def _other_architectures(arch: str, match: re.Match[str] | None) -> list[str]:
+    """The other architectures for which what was wanted is recorded."""
+    if match is None:
+        return []
+    found = []
+    for other in dict.fromkeys(known.target for known in ARCHES if known.target != arch):
+        kept = recordings(None, other)
+        if any(_is_meant(one, match["release"], match["whose"]) for one in kept):
+            found.append(other)
+    return found
 
 
 def _is_meant(found: Recording, wanted: str | None, whose: str | None) -> bool:

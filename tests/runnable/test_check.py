@@ -20,6 +20,7 @@ from cpumap.cpu.host import UNKNOWN_MACHINE, ThisMachine
 from cpumap.cpu.names import FeatureName, Property, PropertyName
 from cpumap.cpu.origin import origin
 from cpumap.cpu.request import CpuRequest, FeaturePolicy, PolicyName
+from cpumap.cpu.topology import Topology
 from cpumap.errors import InputError, SourceError, UnknownNameError
 from cpumap.hosts.described import DescribedHost, read_described, request_on
 from cpumap.hosts.lack import who_lacks
@@ -156,9 +157,15 @@ def test_a_feature_that_this_qemu_has_no_property_for() -> None:
     ]
 
 
-def test_a_recording_under_kvm_needs_a_host() -> None:
-    with pytest.raises(InputError, match="name one with --host"):
-        check(CpuRequest(mode="custom", model="EPYC"), Platform(KVM, CPU_MAP, MACHINE))
+def test_nothing_is_proven_by_a_recording_under_kvm_without_a_host() -> None:
+    """What is known without one is said all the same: what hurts later, what cannot start."""
+    threads = Topology(cores=2, threads=2)
+    request = CpuRequest(mode="custom", model="EPYC-Rome", topology=threads, vcpus=4)
+    off = FeaturePolicy(FeatureName("topoext"), "disable")
+    found = check(replace(request, features=(off,)), Platform(KVM, CPU_MAP, MACHINE))
+    assert not found.runnable and not found.stopped
+    assert "holds no host (--host FILE)" in found.unproven
+    assert [warning for warning in found.warnings if "without topoext" in warning]
 
 
 def test_who_lacks_it_on_another_host() -> None:
