@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,10 @@ from tests.support.releases import (
 
 if TYPE_CHECKING:
     import libvirt
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts what runs in its background so, and programs that tests interrupt inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("cpumap", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile(
