@@ -314,6 +314,10 @@ def policies(domain: Any) -> dict[str, str]:
     return {element.get("name"): element.get("policy") for element in domain.findall("cpu/feature")}
 
 
+OF_THREADS = ("ht", "cmp_legacy")
+"""What QEMU 10.0 and newer set for several threads, whatever was asked: libvirt then tells it."""
+
+
 def assert_live_is_meant(started: Started, document: bytes) -> None:
     """libvirt's live XML says what was written, and `disable` for what QEMU could not give this
     guest.
@@ -325,7 +329,9 @@ def assert_live_is_meant(started: Started, document: bytes) -> None:
     expected = {
         name: "disable" if policy == "require" and has.get(name) is False else policy
         for name, policy in policies(etree.fromstring(document)).items()
+        if name not in OF_THREADS
     }
+    told = {name: said for name, said in policies(started.live).items() if name not in OF_THREADS}
     if expected:
-        assert policies(started.live) == expected
+        assert told == expected
         assert started.live.find("cpu").get("check") == "full"
