@@ -214,4 +214,8 @@ def test_what_its_qemu_cannot_tell_is_refused_in_one_sentence(
     words = command.replace("GUEST", _file(tmp_path, _domain())).split()
     code, out, err = run(capsys, *words, "--qemu", str(other_qemus["ppc64-7.2"]))
     assert (code, out) == (2, "")
-    assert "can enable of ppc64 CPUs is not known here" in err
+    sentences = (
+        "can enable of ppc64 CPUs is not known",
+        "does not say what hosts of ppc64 can give",
+    )
+    assert [sentence for sentence in sentences if sentence in err]

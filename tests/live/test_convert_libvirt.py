@@ -57,7 +57,7 @@ def test_converted_read_back_and_undone(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     old = define(hypervisor, daemon, qemus["7.2"], "one", model("Haswell"))
-    assert convert(daemon, "one", "--diff") == 0
+    assert convert(daemon, "one", "--diff=full") == 0
     assert "+    <feature policy='disable' name='3dnow'/>" in capsys.readouterr().out
     assert convert(daemon, "one", "--dry-run") == 0
     assert hypervisor.xml("one") == old
