@@ -209,7 +209,7 @@ def test_nothing_is_lost_when_killed(
 def test_a_backup_is_never_overwritten_by_another(tmp_path: Path) -> None:
     assert [keep(tmp_path, "a", content).name for content in (b"1", b"2", b"1")] == [
         "a.xml",
-        "a.1.xml",
+        "a~1.xml",
         "a.xml",
     ]
     assert (tmp_path / "a.xml").read_bytes() == b"1"
