@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pytest
 
@@ -183,7 +184,7 @@ def test_this_host_is_decoded_as_libvirt_does(
     assert [f.name for f in ours.features] == [f.name for f in theirs.features]
 
 
-DOMAIN = """<domain type='qemu'><name>cpumap-test-update</name><memory>65536</memory>
+DOMAIN = """<domain type='qemu'><name>cpumap-{name}</name><memory>65536</memory>
 <os><type arch='x86_64' machine='pc-q35-7.2'>hvm</type></os>{cpu}
 <devices><emulator>/usr/bin/qemu-system-x86_64</emulator></devices></domain>"""
 
@@ -205,7 +206,8 @@ RELATIVE = [
 def test_updates(libvirt_connection: libvirt.virConnect, cpu_map: CpuMap, cpu: str) -> None:
     import libvirt
 
-    domain = DOMAIN.format(cpu=cpu)
+    # a name of its own: a run that was killed may have left one behind
+    domain = DOMAIN.format(cpu=cpu, name=uuid4())
     defined = libvirt_connection.defineXML(domain)
     try:
         flags = libvirt.VIR_DOMAIN_XML_UPDATE_CPU | libvirt.VIR_DOMAIN_XML_INACTIVE
