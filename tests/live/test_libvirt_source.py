@@ -87,7 +87,7 @@ def test_a_guest_is_asked_through_the_monitor(daemon: libvirtd.Daemon, guest: st
     with Hypervisor(daemon.uri) as hypervisor:
         source = hypervisor.guest(guest)
         running = source.running()
-        assert running.filtered["pcid"] == "CPUID.01H:ECX [bit 17]"
+        assert running.filtered["pcid"] == "CPUID[eax=01h].ECX [bit 17]"
         assert running.properties[PropertyName("pcid")] is False
         assert (source.machine, source.accel, source.arch) == ("pc-q35-7.2", "tcg", "x86_64")
         assert any(
