@@ -32,7 +32,9 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         check=True,
     )
     examples = [
-        str(path) for path in (TREE / "data/examples").glob("*.xml") if path.name != "windows.xml"
+        str(path)
+        for path in (TREE / "data/examples").glob("*.xml")
+        if path.stem not in ("windows", "arm-server", "mainframe")
     ]
     assert main(["convert", str(directory), *examples, "--output-dir", str(output), *RECORDED]) == 0
     return sorted(output.rglob("*.xml"))
