@@ -377,7 +377,7 @@ class Answers:
             cpu = resolve(meant, expansion, self.choices)
             machine = self._new_machine(request, cpu)
             cpu, told = self._placed(cpu, expansion, platform, machine)
-        except Exception as err:
+        except Exception as err:  # one question's failure never is another's
             failed = understood(err)
             status: Status = "refused" if failed.exit_code == 1 else "failed"
             return Answer(

@@ -160,7 +160,7 @@ def _read(
         is_file = source.path is not None
         batch.documents[place] = Stored(number, source.name, data or b"", is_file)
         batch.size += len(data or b"")
-    except Exception as err:
+    except Exception as err:  # one document's failure never is another's
         batch.decided[place] = failure(number, source.name, understood(err))
 
 

@@ -173,7 +173,7 @@ class Writer:
             ready = self._prepare(item, folders)
         except OSError as err:
             return self._unwritten(outcome, err)
-        except Exception as err:
+        except Exception as err:  # one document's failure never is another's
             return failure(outcome.number, outcome.name, understood(err))
         if isinstance(ready, Outcome):
             return ready

@@ -16,7 +16,7 @@ from cpumap.cpu.names import Accel, PropertyName, Value
 from cpumap.cpu.vendors import vendor_among
 from cpumap.errors import SourceError, UnknownNameError
 from cpumap.sources.layers import Layer
-from cpumap.sources.source import Source
+from cpumap.sources.tabled import TabledSource
 from cpumap.system.data import data_path
 from cpumap.system.say import detail
 from cpumap.system.shape import at_top
@@ -73,7 +73,7 @@ def offered_by(stored: Recorded) -> str:
     return digest_of(stored["machines"], typenames, with_spellings(bare, stored["spellings"]))
 
 
-class RecordedSource(Source):
+class RecordedSource(TabledSource):
     """A `Source` over one file of `data/x86_64/expansions/`, or one that `cpumap record` wrote for
     the user.
     """
@@ -166,13 +166,6 @@ class RecordedSource(Source):
             raise SourceError(f"{self.label}: what was measured cannot be read: {err}") from err
         return cast(Mapping[str, Any], kept)
 
-    def tables(self) -> dict[str, list[str]]:
-        """Machine types that show the same CPUs, by the one that stands for them."""
-        found: dict[str, list[str]] = {}
-        for machine, table in self._tables.items():
-            found.setdefault(table, []).append(machine)
-        return found
-
     def models_with(self, prop: PropertyName, *, hidden: bool = False) -> dict[str, frozenset[str]]:
         """Every model that has the feature → the machine types under which it has it on.
 
@@ -209,11 +202,6 @@ class RecordedSource(Source):
 
     def close(self) -> None:
         """Nothing to end."""
-
-    def _table(self, machine: str) -> str:
-        if machine not in self._tables:
-            raise UnknownNameError(f"{self.label} has no machine type {machine!r}")
-        return self._tables[machine]
 
     def _known(self, layer: Layer, model: CpuModel, machine: str) -> dict[PropertyName, Value]:
         table = self._table(machine)

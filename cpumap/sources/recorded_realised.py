@@ -14,12 +14,12 @@ from cpumap.cpu.vendors import vendor_among
 from cpumap.errors import SourceError, UnknownNameError
 from cpumap.qemu.arguments import property_text
 from cpumap.sources.layers import Layer
-from cpumap.sources.source import Source
+from cpumap.sources.tabled import TabledSource
 
 SCHEMA = "cpumap.realised/1"
 
 
-class RecordedRealised(Source):
+class RecordedRealised(TabledSource):
     """A `Source` over a recording of realised CPUs: models as they are, and single properties that
     change no other.
     """
@@ -90,17 +90,5 @@ class RecordedRealised(Source):
             properties[name] = value
         return Realised(properties)
 
-    def tables(self) -> dict[str, list[str]]:
-        """Machine types that show the same CPUs, by the one that stands for them."""
-        found: dict[str, list[str]] = {}
-        for machine, table in self._tables.items():
-            found.setdefault(table, []).append(machine)
-        return found
-
     def close(self) -> None:
         """Nothing to end."""
-
-    def _table(self, machine: str) -> str:
-        if machine not in self._tables:
-            raise UnknownNameError(f"{self.label} has no machine type {machine!r}")
-        return self._tables[machine]

@@ -15,7 +15,7 @@ from cpumap.cpu.names import Accel, PropertyName, Value
 from cpumap.cpu.vendors import vendor_among
 from cpumap.errors import SourceError, UnknownNameError
 from cpumap.sources.layers import Layer
-from cpumap.sources.source import Source
+from cpumap.sources.tabled import TabledSource
 
 SCHEMA = "cpumap.static-expansions/1"
 
@@ -89,7 +89,7 @@ class Sets:
         return self.groups.shown(on, self.features - on)
 
 
-class RecordedStatic(Source):
+class RecordedStatic(TabledSource):
     """A `Source` over a recording of static expansions.
 
     A named model is the same CPU under every accelerator: a recording under tcg answers for KVM
@@ -189,17 +189,5 @@ class RecordedStatic(Source):
         lacks = self.kind.groups.named(self.kind.groups.on(shown) & self._lacking)
         return Realised(shown, {name: name for name in sorted(lacks)})
 
-    def tables(self) -> dict[str, list[str]]:
-        """Machine types that show the same CPUs, by the one that stands for them."""
-        found: dict[str, list[str]] = {}
-        for machine, table in self._tables.items():
-            found.setdefault(table, []).append(machine)
-        return found
-
     def close(self) -> None:
         """Nothing to end."""
-
-    def _table(self, machine: str) -> str:
-        if machine not in self._tables:
-            raise UnknownNameError(f"{self.label} has no machine type {machine!r}")
-        return self._tables[machine]
